@@ -1,0 +1,1 @@
+//! Quiver: the log store.

@@ -1,0 +1,2 @@
+//! quiver
+fn main() {}
