@@ -1,0 +1,204 @@
+//! SQL over a snapshot of the store, with DataFusion: the only module that knows it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use futures::Stream;
+
+use crate::error::Kind;
+use crate::record::Tenant;
+use crate::storage::Store;
+
+/// Limits that every query keeps; a request may ask for less, never for more.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Deadline of a query.
+    pub timeout_max: Duration,
+    /// Memory of all running queries together.
+    pub memory_bytes_max: usize,
+    /// Most rows a query may return; past it the answer is cut and says so.
+    pub rows_max: usize,
+    /// Queries that run at once; others wait.
+    pub concurrency_max: usize,
+    /// Threads for query work, apart from the threads that serve the network.
+    pub threads: usize,
+}
+
+/// Half-open range of time `[from, to)`. **Units**: nanoseconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeRange {
+    /// First nanosecond.
+    pub from_ns: i64,
+    /// One past the last nanosecond.
+    pub to_ns: i64,
+}
+
+/// A query as asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose logs.
+    pub tenant: Tenant,
+    /// One read-only SQL statement.
+    pub sql: String,
+    /// Only records of this range are seen by the statement.
+    pub range: Option<TimeRange>,
+    /// Most rows wanted; cut silently (a LIMIT of the caller's), unlike [`Options::rows_max`].
+    pub limit: Option<usize>,
+    /// A shorter deadline than the default.
+    pub timeout: Option<Duration>,
+}
+
+/// What a query cost so far.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Stats {
+    /// Records read from buffer and segments.
+    pub rows_scanned: u64,
+    /// Bytes read from segments (compressed) and buffer.
+    pub bytes_scanned: u64,
+    /// Segments opened.
+    pub segments_scanned: u64,
+    /// Segments left out by time or statistics.
+    pub segments_pruned: u64,
+    /// Wall time since the start.
+    pub elapsed_ms: f64,
+    /// The answer was cut at `rows_max`.
+    pub truncated: bool,
+    /// What the reader should know, for people.
+    pub notices: Vec<String>,
+}
+
+/// What a query can answer instead of rows.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The statement is wrong; the text points at the mistake.
+    #[error("{0}")]
+    Invalid(String),
+    /// The deadline passed.
+    #[error("the query took longer than {0:?}; narrow the time range, or add a filter")]
+    Deadline(Duration),
+    /// A limit was reached.
+    #[error("{0}")]
+    Limit(String),
+    /// A fault of our own.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// What the caller can do about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::Invalid(_) => Kind::Invalid,
+            Error::Deadline(_) => Kind::Deadline,
+            Error::Limit(_) => Kind::Limit,
+            Error::Internal(_) => Kind::Internal,
+        }
+    }
+}
+
+/// A field as pickers show it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// `time`, `string`, `integer`, `float`, `boolean`
+    pub r#type: &'static str,
+}
+
+/// One value of a field and in how many records it stands.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct FieldValue {
+    /// The value as text.
+    pub value: String,
+    /// Records that have it.
+    pub count: i64,
+}
+
+/// Which values of a field are wanted.
+#[derive(Debug, Clone)]
+pub struct FieldValuesRequest {
+    /// Whose logs.
+    pub tenant: Tenant,
+    /// Name of the field.
+    pub field: String,
+    /// Only records of this range.
+    pub range: Option<TimeRange>,
+    /// An SQL condition on the records.
+    pub filter: Option<String>,
+    /// Only values that contain this, in any case.
+    pub contains: Option<String>,
+    /// Most values, the most frequent first.
+    pub limit: usize,
+}
+
+/// Answers queries on a store.
+pub struct Engine {}
+
+impl Engine {
+    /// Makes an engine with its own threads.
+    pub fn new(_store: Arc<Store>, _options: Options) -> Result<Arc<Engine>, Error> {
+        unimplemented!()
+    }
+
+    /// Parses and plans; the answer's schema is known then, nothing has been read yet.
+    pub async fn prepare(self: &Arc<Self>, _request: Request) -> Result<Prepared, Error> {
+        unimplemented!()
+    }
+
+    /// The fields of a tenant, core columns first, then by name.
+    pub async fn fields(&self, _tenant: &Tenant, _range: Option<TimeRange>) -> Result<Vec<Field>, Error> {
+        unimplemented!()
+    }
+
+    /// The values of a field, most frequent first.
+    pub async fn field_values(self: &Arc<Self>, _request: FieldValuesRequest) -> Result<Vec<FieldValue>, Error> {
+        unimplemented!()
+    }
+
+    /// Waits for running queries, at most `grace`, then ends the threads.
+    pub async fn close(&self, _grace: Duration) {
+        unimplemented!()
+    }
+
+    /// Registers the engine's metrics.
+    pub fn register_metrics(&self, _registry: &mut prometheus_client::registry::Registry) {
+        unimplemented!()
+    }
+}
+
+/// A planned query.
+pub struct Prepared {}
+
+impl Prepared {
+    /// Schema of the answer. **Shape**: plain types only (no views, no dictionaries).
+    pub fn schema(&self) -> SchemaRef {
+        unimplemented!()
+    }
+
+    /// Starts it. Dropping the stream cancels the query.
+    pub fn run(self) -> Rows {
+        unimplemented!()
+    }
+}
+
+/// The rows of a running query, as batches in the prepared schema.
+pub struct Rows {}
+
+impl Rows {
+    /// What it cost so far; complete after the stream's end.
+    pub fn stats(&self) -> Stats {
+        unimplemented!()
+    }
+}
+
+impl Stream for Rows {
+    type Item = Result<RecordBatch, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        unimplemented!()
+    }
+}
