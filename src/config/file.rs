@@ -200,9 +200,9 @@ pub(super) mod size {
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
         let bytes = match Typed::deserialize(from)? {
             Typed::Number(bytes) => Some(bytes),
-            Typed::Text(text) => {
-                Some(parse(&text).ok_or_else(|| D::Error::custom(format!("'{text}' is not a size such as \"64MiB\"")))?)
-            }
+            Typed::Text(text) => Some(
+                parse(&text).ok_or_else(|| D::Error::custom(format!("'{text}' is not a size such as \"64MiB\"")))?,
+            ),
         };
         bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(|| D::Error::custom("size is out of range"))
     }
@@ -221,7 +221,8 @@ pub(super) mod size {
             // "M" and "Mi" are Kubernetes' spelling.
             unit => UNITS.iter().find_map(|(name, factor)| {
                 let short = name.strip_suffix('B').filter(|short| !short.is_empty());
-                let fits = unit.eq_ignore_ascii_case(name) || short.is_some_and(|short| unit.eq_ignore_ascii_case(short));
+                let fits =
+                    unit.eq_ignore_ascii_case(name) || short.is_some_and(|short| unit.eq_ignore_ascii_case(short));
                 fits.then_some(*factor)
             })?,
         };
@@ -255,7 +256,8 @@ pub(super) mod duration {
             Text(String),
         }
         let Typed::Text(text) = Typed::deserialize(from)?;
-        parse(&text).ok_or_else(|| D::Error::custom(format!("'{text}' is not a duration such as \"10s\" or \"1h 30m\"")))
+        parse(&text)
+            .ok_or_else(|| D::Error::custom(format!("'{text}' is not a duration such as \"10s\" or \"1h 30m\"")))
     }
 
     pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
@@ -326,7 +328,12 @@ mod tests {
         for (text, duration) in cases {
             assert_eq!(duration::parse(text), duration, "{text}");
             if let Some(duration) = duration {
-                assert_eq!(duration::parse(&duration::print(duration)), Some(duration), "{}", duration::print(duration));
+                assert_eq!(
+                    duration::parse(&duration::print(duration)),
+                    Some(duration),
+                    "{}",
+                    duration::print(duration)
+                );
             }
         }
     }

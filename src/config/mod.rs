@@ -224,10 +224,13 @@ fn given(origin: &str, setting: &str, text: &str) -> Result<Table, Error> {
     }
     let items = || text.split(',').map(str::trim).filter(|item| !item.is_empty());
     let value = match default {
-        Value::Integer(_) => Value::Integer(text.trim().parse().map_err(|_| wrong(format!("'{text}' is not a number")))?),
+        Value::Integer(_) => {
+            Value::Integer(text.trim().parse().map_err(|_| wrong(format!("'{text}' is not a number")))?)
+        }
         Value::Array(_) => Value::Array(items().map(Value::from).collect()),
         Value::Table(_) => {
-            let pairs = items().map(|item| item.split_once(':').map(|(name, value)| (name.to_owned(), Value::from(value))));
+            let pairs =
+                items().map(|item| item.split_once(':').map(|(name, value)| (name.to_owned(), Value::from(value))));
             Value::Table(pairs.collect::<Option<_>>().ok_or_else(|| wrong("expected name:value, …".to_owned()))?)
         }
         _ => Value::from(text),
@@ -249,7 +252,8 @@ fn flag_settings(flags: &Flags) -> Result<Vec<(String, String, String)>, Error> 
         ("--log-level", "log.level", flags.log_level.clone()),
         ("--log-format", "log.format", format),
     ];
-    let named = named.into_iter().filter_map(|(flag, setting, text)| Some((flag.to_owned(), setting.to_owned(), text?)));
+    let named =
+        named.into_iter().filter_map(|(flag, setting, text)| Some((flag.to_owned(), setting.to_owned(), text?)));
     let mut settings: Vec<_> = named.collect();
     for pair in &flags.set {
         let Some((setting, text)) = pair.split_once('=') else {
@@ -332,7 +336,8 @@ fn check_auth(auth: &mut Auth) -> Result<(), Error> {
     if !auth.tokens_file.as_os_str().is_empty() {
         let path = &auth.tokens_file;
         let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.clone(), source })?;
-        let tokens: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        let tokens: Vec<String> =
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
         if tokens.is_empty() {
             return Err(setting("server.auth.tokens_file", format!("'{}' has no token", path.display())));
         }
@@ -375,10 +380,13 @@ mod tests {
         let printed: Table = toml::to_string(&typed).unwrap().parse().unwrap();
         let mut written = defaults();
         let keys = |table: &Table| -> Vec<String> {
-            table.iter().flat_map(|(section, inner)| {
-                let inner = inner.as_table().unwrap();
-                inner.keys().map(move |key| format!("{section}.{key}")).collect::<Vec<_>>()
-            }).collect()
+            table
+                .iter()
+                .flat_map(|(section, inner)| {
+                    let inner = inner.as_table().unwrap();
+                    inner.keys().map(move |key| format!("{section}.{key}")).collect::<Vec<_>>()
+                })
+                .collect()
         };
         assert_eq!(keys(&printed), keys(&written));
         let auth = |table: &mut Table| table["server"]["auth"].as_table().unwrap().keys().cloned().collect::<Vec<_>>();
@@ -391,7 +399,10 @@ mod tests {
     #[test]
     fn later_sources_win() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(b"[server]\nhttp = \"127.0.0.1:1\"\n[storage]\nflush_age_max = \"1s\"\nflush_bytes_max = \"1MiB\"\n").unwrap();
+        file.write_all(
+            b"[server]\nhttp = \"127.0.0.1:1\"\n[storage]\nflush_age_max = \"1s\"\nflush_bytes_max = \"1MiB\"\n",
+        )
+        .unwrap();
         let flags = Flags {
             config: Some(file.path().to_owned()),
             http: Some("127.0.0.1:3".to_owned()),
@@ -455,7 +466,8 @@ mod tests {
         assert!(flag("storage.flush_age=1s").contains("did you mean 'storage.flush_age_max'?"));
         assert!(flag("query.rows_max=many").starts_with("--set query.rows_max: 'many' is not a number"));
         assert!(flag("nonsense").contains("SETTING=VALUE"));
-        let error = Config::load(&Flags::default(), |name| (name == "QUIVER_QUERY_TIMEOUT_MAX").then(|| "soon".to_owned()));
+        let error =
+            Config::load(&Flags::default(), |name| (name == "QUIVER_QUERY_TIMEOUT_MAX").then(|| "soon".to_owned()));
         assert!(error.unwrap_err().to_string().starts_with("QUIVER_QUERY_TIMEOUT_MAX: 'soon' is not a duration"));
     }
 }
