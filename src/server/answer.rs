@@ -79,13 +79,15 @@ impl Planned {
 
     /// Starts it.
     pub(super) fn run(self) -> Answer {
-        Answer { rows: Box::pin(self.prepared.run()), watch: self.watch }
+        Answer { rows: Box::pin(self.prepared.run()), ended: false, watch: self.watch }
     }
 }
 
 /// The rows of a running query.
 pub(super) struct Answer {
     rows: Pin<Box<query::Rows>>,
+    /// After the last row or an error nothing is asked of `rows` any more.
+    ended: bool,
     watch: Watch,
 }
 
@@ -100,7 +102,11 @@ impl Stream for Answer {
     type Item = Result<RecordBatch, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
         let next = futures::ready!(self.rows.as_mut().poll_next(context));
+        self.ended = !matches!(next, Some(Ok(_)));
         match &next {
             Some(Ok(batch)) => self.watch.rows += batch.num_rows() as u64,
             Some(Err(error)) => self.watch.fail(error),

@@ -16,7 +16,8 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
-use tonic_health::server::health_reporter;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 use tracing::{debug, error, warn};
 
 use super::flight::FlightSql;
@@ -34,13 +35,18 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const FLIGHT_MESSAGE_BYTES_EXTRA: usize = 64 << 10;
 
 /// Answers on a listener until `stop`, then lets running requests end.
-pub(super) async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) -> &'static str {
+pub(super) async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    health: HealthReporter,
+    stop: CancellationToken,
+) -> &'static str {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .add_routes(routes(app).await)
+        .add_routes(routes(app, health))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await;
     if let Err(error) = served {
@@ -49,8 +55,8 @@ pub(super) async fn serve(listener: TcpListener, app: Arc<App>, stop: Cancellati
     "grpc"
 }
 
-async fn routes(app: Arc<App>) -> Routes {
-    let (_, health) = health_reporter();
+fn routes(app: Arc<App>, health: HealthReporter) -> Routes {
+    let health = HealthServer::new(HealthService::from_health_reporter(health));
     let logs = LogsServiceServer::new(Logs { app: app.clone() })
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
@@ -124,5 +130,77 @@ impl LogsService for Logs {
         let end = end.await;
         app.count("otlp_grpc", started, came, end.as_ref());
         Ok(tonic::Response::new(ingest::export_response(&end?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_flight::sql::SqlInfo;
+    use arrow_flight::sql::client::FlightSqlServiceClient;
+    use futures::TryStreamExt;
+    use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+    use tonic::transport::{Channel, Endpoint};
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::health_client::HealthClient;
+
+    use super::super::Server;
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::{Config, Flags};
+
+    /// A server before its store is open: everything that needs no store can be asked.
+    async fn start(set: &[&str]) -> (Server, Channel) {
+        let flags = Flags {
+            http: Some("127.0.0.1:0".into()),
+            grpc: Some("127.0.0.1:0".into()),
+            set: set.iter().map(|set| set.to_string()).collect(),
+            ..Flags::default()
+        };
+        let server = Server::bind(Config::load(&flags, |_| None).unwrap(), Clock::System).await.unwrap();
+        let channel = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap().connect().await.unwrap();
+        (server, channel)
+    }
+
+    async fn sql_info(client: &mut FlightSqlServiceClient<Channel>) -> Result<usize, String> {
+        let info = client.get_sql_info(vec![SqlInfo::FlightSqlServerName]).await.map_err(|error| error.to_string())?;
+        let ticket = info.endpoint[0].ticket.clone().unwrap();
+        let rows = client.do_get(ticket).await.map_err(|error| error.to_string())?;
+        let batches: Vec<_> = rows.try_collect().await.map_err(|error| error.to_string())?;
+        Ok(batches.iter().map(|batch| batch.num_rows()).sum())
+    }
+
+    #[tokio::test]
+    async fn before_recovery_calls_say_so() {
+        let (server, channel) = start(&[]).await;
+        let health = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
+        assert_eq!(health.into_inner().status(), ServingStatus::NotServing);
+        let export = LogsServiceClient::new(channel.clone()).export(ExportLogsServiceRequest::default()).await;
+        let status = export.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, "the store is starting; try again"));
+        let mut flight = FlightSqlServiceClient::new(channel);
+        assert!(flight.execute("SELECT 1".into(), None).await.unwrap_err().to_string().contains("starting"));
+        assert_eq!(sql_info(&mut flight).await, Ok(1));
+        let update = flight.execute_update("DELETE FROM logs".into(), None).await.unwrap_err().to_string();
+        assert!(update.contains("SQL is read-only here"), "{update}");
+        drop(flight);
+        server.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn calls_want_credentials_and_a_handshake_gives_them() {
+        let (server, channel) = start(&["server.auth.users=grafana:secret", "server.auth.tokens=token"]).await;
+        let mut flight = FlightSqlServiceClient::new(channel.clone());
+        assert!(sql_info(&mut flight).await.unwrap_err().contains("credentials are missing"));
+        assert!(flight.handshake("grafana", "wrong").await.is_err());
+        flight.handshake("grafana", "secret").await.unwrap();
+        assert_eq!(sql_info(&mut flight).await, Ok(1));
+        let mut flight = FlightSqlServiceClient::new(channel.clone());
+        flight.set_token("token".into());
+        assert_eq!(sql_info(&mut flight).await, Ok(1));
+        let status = LogsServiceClient::new(channel).export(ExportLogsServiceRequest::default()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        drop(flight);
+        server.close().await.unwrap();
     }
 }

@@ -18,6 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
@@ -171,6 +173,7 @@ impl Collector for Load {
 pub struct Server {
     app: Arc<App>,
     config: Config,
+    health: HealthReporter,
     stop: CancellationToken,
     ports: JoinSet<&'static str>,
     /// Where HTTP is answered.
@@ -196,8 +199,10 @@ impl Server {
         let stop = CancellationToken::new();
         let mut ports = JoinSet::new();
         ports.spawn(http_routes::serve(http_listener, app.clone(), stop.clone()));
-        ports.spawn(grpc::serve(grpc_listener, app.clone(), stop.clone()));
-        Ok(Server { app, config, stop, ports, http, grpc })
+        let health = HealthReporter::new();
+        health.set_service_status("", ServingStatus::NotServing).await;
+        ports.spawn(grpc::serve(grpc_listener, app.clone(), health.clone(), stop.clone()));
+        Ok(Server { app, config, health, stop, ports, http, grpc })
     }
 
     /// Opens the store, recovering what the last run left; from then on requests are served.
@@ -213,6 +218,7 @@ impl Server {
             return Err(Error::Internal("the server was opened twice".to_owned()));
         }
         self.app.phase.store(READY, Ordering::Release);
+        self.health.set_service_status("", ServingStatus::Serving).await;
         Ok(())
     }
 
@@ -220,6 +226,8 @@ impl Server {
     pub async fn close(mut self) -> Result<(), Error> {
         let grace = self.config.server.shutdown_grace;
         self.app.phase.store(CLOSING, Ordering::Release);
+        // Ends the streams of those who watch it; they would hold the port open.
+        self.health.clear_service_status("").await;
         self.stop.cancel();
         let drained = async { while self.ports.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, drained).await.is_err() {

@@ -62,8 +62,7 @@ pub(super) async fn sql(
     let writer = Writer::new(format, planned.schema()).map_err(|error| unwritable(&error))?;
     let mut answer = planned.run();
     let first = answer.next().await.transpose()?;
-    let output = Output { answer, ready: first, waiting: None, writer: Some(writer), format };
-    let mut output = output;
+    let mut output = Output { answer, ready: first, waiting: None, writer: Some(writer), format };
     // The first rows are written before the status is: what can't be written in this format is a 400 too.
     let head = output.next().await?;
     let rest = futures::stream::try_unfold(output, async |mut output: Output| -> Result<_, Error> {
