@@ -3,13 +3,12 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
-use arrow::compute::cast;
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
-use datafusion::physical_expr::expressions::{CastExpr, TryCastExpr, col, lit};
+use datafusion::physical_expr::expressions::{TryCastExpr, col, lit};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use crate::record::{column, overflow, shape};
@@ -28,7 +27,7 @@ pub(super) fn from_overflow(
     stored: &Schema,
     options: &ConfigOptions,
 ) -> Result<Arc<dyn PhysicalExpr>> {
-    let overflow = cast_to(col(column::OVERFLOW, stored)?, DataType::Utf8);
+    let overflow = col(column::OVERFLOW, stored)?;
     let name = lit(field.name().as_str());
     let function = OverflowFunction { signature: Signature::any(2, Volatility::Immutable) };
     let extracted: Arc<dyn PhysicalExpr> =
@@ -42,10 +41,6 @@ pub(super) fn from_overflow(
     let returned = Arc::new(Field::new(field.name(), field.data_type().clone(), true));
     let call = ScalarFunctionExpr::new(&name, function, vec![own, extracted], returned, Arc::new(options.clone()));
     Ok(Arc::new(call))
-}
-
-fn cast_to(input: Arc<dyn PhysicalExpr>, kind: DataType) -> Arc<dyn PhysicalExpr> {
-    Arc::new(CastExpr::new(input, kind, None))
 }
 
 fn call(
@@ -82,11 +77,9 @@ impl ScalarUDFImpl for LineFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let columns = ColumnarValue::values_to_arrays(&args.args)?;
         let named = self.names.iter().map(String::as_str).zip(columns);
-        let lines = shape::render_lines(&RecordBatch::try_from_iter_with_nullable(
-            named.map(|(name, array)| (name, array, true)),
-        )?)?;
-        let text: StringArray = lines.iter().map(|line| line.map(String::from_utf8_lossy)).collect();
-        Ok(ColumnarValue::Array(Arc::new(text)))
+        let stored = RecordBatch::try_from_iter_with_nullable(named.map(|(name, array)| (name, array, true)))?;
+        let lines = shape::render_lines(&stored).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        Ok(ColumnarValue::Array(Arc::new(lines)))
     }
 }
 
@@ -113,7 +106,7 @@ impl ScalarUDFImpl for OverflowFunction {
         let [overflow, ColumnarValue::Scalar(ScalarValue::Utf8(Some(name)))] = args.args.as_slice() else {
             return datafusion::common::internal_err!("overflow_field takes a column and a name");
         };
-        let overflow: ArrayRef = cast(&overflow.to_array(args.number_rows)?, &DataType::Utf8)?;
-        Ok(ColumnarValue::Array(Arc::new(overflow::extract(overflow.as_string::<i32>(), name))))
+        let overflow = overflow.to_array(args.number_rows)?;
+        Ok(ColumnarValue::Array(Arc::new(overflow::extract(&overflow, name))))
     }
 }

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -34,6 +33,7 @@ use datafusion::prelude::{col, lit};
 use super::TimeRange;
 use super::computed;
 use super::prune::Bounds;
+use crate::record::batch::widen;
 use crate::record::{FieldType, column};
 use crate::storage::{Buffered, FieldInfo, Segment, Snapshot};
 
@@ -327,11 +327,12 @@ fn read_buffered(buffered: &Buffered, start: usize, rows: usize, schema: &Schema
             };
             match stored {
                 Some(array) if array.data_type() == field.data_type() => Ok(array),
-                Some(array) => cast(&array, field.data_type()),
+                Some(array) => widen(&array, field.data_type()),
                 None => Ok(new_null_array(field.data_type(), rows)),
             }
         })
-        .collect::<Result<Vec<ArrayRef>, _>>()?;
+        .collect::<Result<Vec<ArrayRef>, _>>()
+        .map_err(|error| DataFusionError::External(Box::new(error)))?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(DataFusionError::from)
 }

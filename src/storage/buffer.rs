@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampNanosecondType};
-use arrow::error::ArrowError;
 
 use super::schema;
+use crate::record::batch::{self, Error};
 use crate::record::{FieldType, column};
 
 /// Batches at least this long are never merged any more.
@@ -70,9 +70,9 @@ impl Buffered {
         fields
     }
 
-    fn merge(parts: &[Arc<Buffered>]) -> Result<Buffered, ArrowError> {
-        let batches: Vec<&RecordBatch> = parts.iter().map(|part| &part.batch).collect();
-        let batch = schema::concat(&batches)?;
+    fn merge(parts: &[Arc<Buffered>]) -> Result<Buffered, Error> {
+        let batches: Vec<RecordBatch> = parts.iter().map(|part| part.batch.clone()).collect();
+        let batch = batch::concat(&batches)?;
         let seqs: Vec<&dyn Array> = parts.iter().map(|part| &part.seq as &dyn Array).collect();
         let seq = arrow::compute::concat(&seqs)?.as_primitive::<Int64Type>().clone();
         Ok(Buffered::with_seq(batch, seq))
@@ -81,7 +81,7 @@ impl Buffered {
 
 /// Adds a batch to a buffer, merging the tail like a binary counter: each record is copied `log n` times at most.
 /// The first `frozen` entries are left alone.
-pub fn push(buffer: &mut Vec<Arc<Buffered>>, frozen: usize, added: Buffered) -> Result<(), ArrowError> {
+pub fn push(buffer: &mut Vec<Arc<Buffered>>, frozen: usize, added: Buffered) -> Result<(), Error> {
     let mut rows = added.rows();
     let mut columns = added.batch.num_columns();
     buffer.push(Arc::new(added));

@@ -109,6 +109,9 @@ pub enum Error {
     /// A batch can't be encoded or decoded.
     #[error("a batch can't be encoded: {0}")]
     Batch(#[from] ArrowError),
+    /// Batches can't be brought into one schema.
+    #[error(transparent)]
+    Schema(#[from] crate::record::batch::Error),
     /// A frame of the write-ahead log passed its checksum but makes no sense.
     #[error("a frame of the write-ahead log is not understood: {0}; was it written by a newer quiver?")]
     Frame(String),
@@ -127,7 +130,7 @@ impl Error {
             }
             Error::Catalog(catalog::Error::Damaged { .. }) | Error::Frame(_) => Kind::Corrupt,
             Error::Catalog(_) => Kind::Unavailable,
-            Error::Batch(_) => Kind::Internal,
+            Error::Batch(_) | Error::Schema(_) => Kind::Internal,
             Error::Shared(error) => error.kind(),
         }
     }

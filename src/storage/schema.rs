@@ -1,15 +1,16 @@
-//! How batches of different columns become one: names and types of a batch's fields, merging, and moving the long tail
-//! of columns into the overflow. On top of `record::batch`, for storage's own columns.
+//! What a batch's columns are to storage: names and types of its fields, and moving the long tail
+//! of columns into the overflow. (`record::batch` brings batches into one schema.)
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Float64Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use serde_json::{Map, Value};
 
-use crate::record::{FieldType, batch, column, overflow, shape};
+use crate::record::batch::Error;
+use crate::record::{FieldType, column, shape};
 
 /// Whether every batch has the column.
 pub(super) fn is_core(name: &str) -> bool {
@@ -23,14 +24,15 @@ pub(super) fn fields_of(batch: &RecordBatch) -> BTreeMap<String, (FieldType, boo
         let name = field.name().as_str();
         !is_core(name) && !column::HIDDEN.contains(&name) && name != column::SEQ
     });
-    own.map(|field| (field.name().clone(), (FieldType::of_arrow(field.data_type()), false))).collect()
+    let known = |field: &Field| FieldType::of(field.data_type()).unwrap_or(FieldType::Text);
+    own.map(|field| (field.name().clone(), (known(field), false))).collect()
 }
 
 /// Names and types of the fields in an overflow column.
 pub(super) fn overflow_fields(overflow: &StringArray) -> BTreeMap<String, FieldType> {
     let mut fields: BTreeMap<String, FieldType> = BTreeMap::new();
     for text in overflow.iter().flatten() {
-        for (name, value) in overflow::parse(text) {
+        for (name, value) in object(text) {
             let kind = match value {
                 Value::Bool(_) => FieldType::Boolean,
                 Value::Number(number) if number.is_i64() => FieldType::Integer,
@@ -43,27 +45,9 @@ pub(super) fn overflow_fields(overflow: &StringArray) -> BTreeMap<String, FieldT
     fields
 }
 
-/// The schema that holds the records of all batches.
-pub(super) fn unified(batches: &[&RecordBatch]) -> SchemaRef {
-    let schemas: Vec<SchemaRef> = batches.iter().map(|batch| batch.schema()).collect();
-    batch::unified_schema(&schemas)
-}
-
-/// The batch in another schema: absent columns null, types promoted.
-pub(super) fn conform(records: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    batch::conform(records, schema)
-}
-
-/// One batch with the records of all.
-pub(super) fn concat(batches: &[&RecordBatch]) -> Result<RecordBatch, ArrowError> {
-    let schema = unified(batches);
-    let parts = batches.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
-    arrow::compute::concat_batches(&schema, &parts)
-}
-
 /// Keeps the `columns_max` fields that most records have, and moves the values of the others to the overflow column.
 /// Records that lose a column keep their line as it came, so that nothing has to be put together from the overflow.
-pub(super) fn spill(records: RecordBatch, columns_max: usize) -> Result<RecordBatch, ArrowError> {
+pub(super) fn spill(records: RecordBatch, columns_max: usize) -> Result<RecordBatch, Error> {
     let fields = fields_of(&records);
     if fields.len() <= columns_max {
         return Ok(records);
@@ -74,25 +58,35 @@ pub(super) fn spill(records: RecordBatch, columns_max: usize) -> Result<RecordBa
     let moved = &by_use[columns_max..];
 
     let mut rows: Vec<Map<String, Value>> = match records.column_by_name(column::OVERFLOW) {
-        Some(array) => {
-            array.as_string::<i32>().iter().map(|text| text.map(overflow::parse).unwrap_or_default()).collect()
-        }
+        Some(array) => array.as_string::<i32>().iter().map(|text| text.map(object).unwrap_or_default()).collect(),
         None => vec![Map::new(); records.num_rows()],
     };
     let mut touched = vec![false; records.num_rows()];
     for name in moved {
         let array = records.column_by_name(name).expect("the name comes from this batch");
-        for (row, value) in overflow::values(array).into_iter().enumerate() {
-            if let Some(value) = value {
-                rows[row].insert((*name).to_owned(), value);
-                touched[row] = true;
-            }
+        for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
+            rows[row].insert((*name).to_owned(), json(array, row));
+            touched[row] = true;
         }
     }
     let overflow: StringArray =
         rows.into_iter().map(|row| (!row.is_empty()).then(|| Value::Object(row).to_string())).collect();
-    let lines = shape::render_lines(&records)?;
-    replace_columns(&records, moved, overflow, &touched, &lines)
+    let lines = shape::render_lines_bytes(&records)?;
+    Ok(replace_columns(&records, moved, overflow, &touched, &lines)?)
+}
+
+fn object(text: &str) -> Map<String, Value> {
+    serde_json::from_str(text).expect("decoders write objects into the overflow")
+}
+
+/// A field's value, which is not null, as JSON.
+fn json(array: &ArrayRef, row: usize) -> Value {
+    match FieldType::of(array.data_type()) {
+        Some(FieldType::Integer) => array.as_primitive::<Int64Type>().value(row).into(),
+        Some(FieldType::Float) => array.as_primitive::<Float64Type>().value(row).into(),
+        Some(FieldType::Boolean) => array.as_boolean().value(row).into(),
+        _ => array.as_string::<i32>().value(row).into(),
+    }
 }
 
 fn replace_columns(

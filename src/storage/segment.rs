@@ -13,7 +13,6 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema, TimestampNanosecondType};
-use arrow::error::ArrowError;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -25,7 +24,7 @@ use super::buffer::Buffered;
 use super::catalog::{Detail, Segment, SegmentField};
 use super::retention::Class;
 use super::{paths, schema};
-use crate::record::{Tenant, column};
+use crate::record::{Tenant, batch, column};
 
 /// Version of the format, in the file's key-value metadata.
 pub const FORMAT_VERSION: &str = "1";
@@ -61,7 +60,13 @@ pub enum Error {
     },
     /// Arrow refused.
     #[error("can't sort records into segments: {0}")]
-    Sort(#[from] ArrowError),
+    Sort(#[from] batch::Error),
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(error: arrow::error::ArrowError) -> Error {
+        Error::Sort(error.into())
+    }
 }
 
 /// Where a record goes and where it comes from; ordered as records lie in segments.
@@ -178,15 +183,15 @@ fn write_one(
 }
 
 /// The records of `run` in its order, in one schema without empty columns, `_seq` last.
-fn gather(buffer: &[Arc<Buffered>], run: &[Place], columns_max: usize) -> Result<RecordBatch, ArrowError> {
+fn gather(buffer: &[Arc<Buffered>], run: &[Place], columns_max: usize) -> Result<RecordBatch, Error> {
     let mut used: Vec<u32> = run.iter().map(|place| place.batch).collect();
     used.sort_unstable();
     used.dedup();
     let slots: HashMap<u32, usize> = used.iter().copied().zip(0..).collect();
-    let batches: Vec<&RecordBatch> = used.iter().map(|batch| &buffer[*batch as usize].batch).collect();
-    let unified = schema::unified(&batches);
+    let batches: Vec<RecordBatch> = used.iter().map(|batch| buffer[*batch as usize].batch.clone()).collect();
+    let unified = batch::unified_schema_of(&batches);
     let conformed =
-        batches.iter().map(|batch| schema::conform(batch, &unified)).collect::<Result<Vec<RecordBatch>, _>>()?;
+        batches.iter().map(|records| batch::conform(records, &unified)).collect::<Result<Vec<RecordBatch>, _>>()?;
     let indices: Vec<(usize, usize)> = run.iter().map(|place| (slots[&place.batch], place.row as usize)).collect();
 
     let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
@@ -205,7 +210,7 @@ fn gather(buffer: &[Arc<Buffered>], run: &[Place], columns_max: usize) -> Result
     fields.push(Arc::new(Field::new(column::SEQ, DataType::Int64, false)));
     let mut columns = records.columns().to_vec();
     columns.push(seq);
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 fn write_file(path: &Path, records: &RecordBatch, run: &[Place]) -> Result<u64, Error> {
