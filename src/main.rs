@@ -1,2 +1,168 @@
-//! quiver
-fn main() {}
+//! The `quiver` program: its commands and the life of the process. What the commands do stands in the library.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use quiver::clock::Clock;
+use quiver::config::{self, Config};
+use quiver::server::{self, Server};
+use quiver::{client, telemetry};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+/// Threads for decoding, files and formats; each has its own limit of work, this is the sum.
+const BLOCKING_THREADS_MAX: usize = 64;
+
+const ABOUT: &str = "Quiver, a log store for Grafana: takes logs by Loki push, OTLP and JSON lines, keeps them as Parquet, answers SQL.";
+
+const EXAMPLES: &str = "\
+Examples:
+  quiver serve
+      starts the store: HTTP on 127.0.0.1:3100, gRPC on 127.0.0.1:4317, files in ./quiver-data
+  curl -d '{\"level\":\"error\",\"service\":\"shop\",\"msg\":\"card declined\"}' http://127.0.0.1:3100/api/v1/ingest
+      writes a line
+  quiver sql \"SELECT timestamp, level, service, message FROM logs ORDER BY timestamp DESC LIMIT 10\"
+      reads the newest lines
+  quiver sql --from 1h \"SELECT service, count(*) FROM logs WHERE level = 'error' GROUP BY service\" --format csv
+      counts the errors of the last hour
+  quiver check --defaults > quiver.toml
+      writes a documented config file to start from";
+
+#[derive(Parser)]
+#[command(name = "quiver", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 120, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the store
+    ///
+    /// Prints one line on standard output when it is ready, and its own logs on standard error. SIGTERM or Ctrl-C
+    /// lets running requests end, writes everything to segments, and exits 0; a second one ends at once (nothing
+    /// acknowledged is lost then either: the next start recovers it).
+    Serve {
+        #[command(flatten)]
+        flags: config::Flags,
+    },
+    /// Check the settings and print what is in force, as TOML
+    Check {
+        #[command(flatten)]
+        flags: config::Flags,
+        /// Print the documented defaults instead
+        #[arg(long)]
+        defaults: bool,
+    },
+    /// Ask a running store
+    #[command(after_help = "\
+Examples:
+  quiver sql \"SELECT * FROM logs ORDER BY timestamp DESC LIMIT 10\"
+  quiver sql --from 2026-01-01T00:00:00Z --to 2026-01-02T00:00:00Z \"SELECT count(*) FROM logs\"
+  quiver sql --format arrow \"SELECT * FROM logs\" > logs.arrow
+  quiver sql - < question.sql
+
+The table is 'logs': timestamp, level, service, message, trace_id, span_id, and every other field as a column of its
+own (quote names with dots or capitals: \"http.status\"). SHOW FUNCTIONS lists the functions.")]
+    Sql(client::Arguments),
+    /// Print the version
+    Version,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::Error),
+    #[error(transparent)]
+    Server(#[from] server::Error),
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error("cannot start: {0}")]
+    Process(#[from] std::io::Error),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve { flags } => run_serve(&flags),
+        Command::Check { defaults: true, .. } => print(config::DEFAULTS),
+        Command::Check { flags, .. } => check(&flags),
+        Command::Sql(arguments) => ask(&arguments),
+        Command::Version => print(&format!("quiver {}\n", env!("CARGO_PKG_VERSION"))),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("quiver: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(flags: &config::Flags) -> Result<Config, Failure> {
+    let config = Config::load(flags, |name| std::env::var(name).ok())?;
+    telemetry::check(&config.log)?;
+    Ok(config)
+}
+
+fn check(flags: &config::Flags) -> Result<ExitCode, Failure> {
+    print(&load(flags)?.to_toml())
+}
+
+fn ask(arguments: &client::Arguments) -> Result<ExitCode, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(client::run(arguments))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_serve(flags: &config::Flags) -> Result<ExitCode, Failure> {
+    let config = load(flags)?;
+    telemetry::start(&config.log)?;
+    let runtime: Runtime =
+        Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
+    let done = runtime.block_on(serve(config));
+    // What is still running then (a broken-off request, or everything after a second signal) is not waited for.
+    runtime.shutdown_background();
+    done
+}
+
+/// Runs the store until the first signal has been obeyed, or the second came.
+async fn serve(config: Config) -> Result<ExitCode, Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signalled = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let data_dir = config.storage.data_dir.display().to_string();
+    let mut server = Server::bind(config, Clock::System).await?;
+    tokio::select! {
+        opened = server.open() => opened?,
+        () = signalled() => {
+            info!("stopped before the store was open");
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    print(&format!("quiver is ready: http={} grpc={} data={data_dir}\n", server.http, server.grpc))?;
+    signalled().await;
+    info!("closing: running requests may end, then everything is written to segments");
+    tokio::select! {
+        closed = server.close() => closed?,
+        () = signalled() => {
+            eprintln!("quiver: ended at once; the next start recovers what was not yet in segments");
+            return Ok(ExitCode::from(130));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

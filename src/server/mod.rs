@@ -1,1 +1,322 @@
-//! The public protocols.
+//! The public protocols: one HTTP port and one gRPC port over one store and one query engine.
+//! Wire formats are `decode`'s, rows are `query`'s; this module lets in, counts, hands over and answers.
+//!
+//! Invariants: a request is let in (credentials, tenant, limits) before its body is read; every [`status::Error`] gets
+//! its HTTP or gRPC status in [`status`] and nowhere else; the ports answer from the moment they are bound, with 503
+//! until the store has recovered.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use http::HeaderMap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::decode;
+use crate::query::{self, Engine};
+use crate::record::Tenant;
+use crate::storage::{self, Store};
+use crate::telemetry::{Metrics, Sampler};
+
+mod answer;
+mod auth;
+mod body;
+mod flight;
+mod grpc;
+mod http_routes;
+mod ingest;
+mod query_routes;
+pub mod range;
+pub mod rows;
+mod sql_metadata;
+mod status;
+
+pub use auth::TENANT;
+pub use status::Error;
+
+use auth::Auth;
+use body::{Budget, Limits};
+
+/// Who calls, once let in.
+#[derive(Debug, Clone)]
+struct Caller {
+    tenant: Tenant,
+}
+
+/// The parts that answer once the store has recovered.
+struct Parts {
+    store: Arc<Store>,
+    engine: Arc<Engine>,
+}
+
+/// What the two ports share.
+struct App {
+    clock: Clock,
+    auth: Auth,
+    limits: Limits,
+    budget: Budget,
+    requests: Arc<Semaphore>,
+    /// Decoding that may run at once: it is CPU work, so more than the processors only takes memory.
+    decoders: Semaphore,
+    decode: decode::Options,
+    sql_bytes_max: usize,
+    slow_after: Duration,
+    rejections: Sampler,
+    metrics: Metrics,
+    registry: Mutex<Registry>,
+    phase: AtomicU8,
+    parts: OnceLock<Parts>,
+}
+
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const CLOSING: u8 = 2;
+
+impl App {
+    fn new(config: &Config, clock: Clock) -> App {
+        let server = &config.server;
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let requests = Arc::new(Semaphore::new(server.requests_max.min(Semaphore::MAX_PERMITS)));
+        let budget = Budget::new(server.in_flight_bytes_max);
+        let load =
+            Load { requests: requests.clone(), requests_max: requests.available_permits(), budget: budget.clone() };
+        registry.register_collector(Box::new(load));
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        App {
+            clock,
+            auth: Auth::new(&server.auth),
+            limits: Limits {
+                body_bytes_max: server.body_bytes_max,
+                body_setting: "server.body_bytes_max",
+                decompressed_bytes_max: server.decompressed_bytes_max,
+                timeout: server.body_timeout,
+            },
+            budget,
+            requests,
+            decoders: Semaphore::new(processors * 2),
+            decode: decode_options(&config.ingest),
+            sql_bytes_max: config.query.sql_bytes_max,
+            slow_after: config.query.slow_after,
+            rejections: Sampler::default(),
+            metrics,
+            registry: Mutex::new(registry),
+            phase: AtomicU8::new(STARTING),
+            parts: OnceLock::new(),
+        }
+    }
+
+    /// Store and engine. **Errors**: [`Error::NotReady`] before recovery and after the start of closing.
+    fn parts(&self) -> Result<&Parts, Error> {
+        match (self.phase.load(Ordering::Acquire), self.parts.get()) {
+            (READY, Some(parts)) => Ok(parts),
+            (CLOSING, _) => Err(Error::NotReady("closing")),
+            _ => Err(Error::NotReady("starting")),
+        }
+    }
+
+    /// Lets a request in: credentials, tenant, and a place among the running requests.
+    fn admit(&self, headers: &HeaderMap) -> Result<(Caller, OwnedSemaphorePermit), Error> {
+        self.auth.check(headers)?;
+        let tenant = auth::tenant(headers)?;
+        let place = self.requests.clone().try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        Ok((Caller { tenant }, place))
+    }
+
+    /// The metrics as OpenMetrics text.
+    fn metrics_text(&self) -> Result<String, Error> {
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(text)
+    }
+}
+
+/// What the limits hold right now, as metrics.
+#[derive(Debug)]
+struct Load {
+    requests: Arc<Semaphore>,
+    requests_max: usize,
+    budget: Budget,
+}
+
+impl Collector for Load {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let requests = self.requests_max.saturating_sub(self.requests.available_permits());
+        let gauges = [
+            ("quiver_server_requests_in_flight", "Requests being served", requests),
+            ("quiver_server_in_flight_bytes", "Bytes of bodies being read and decoded", self.budget.used()),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A running server.
+pub struct Server {
+    app: Arc<App>,
+    config: Config,
+    stop: CancellationToken,
+    ports: JoinSet<&'static str>,
+    /// Where HTTP is answered.
+    pub http: std::net::SocketAddr,
+    /// Where gRPC is answered.
+    pub grpc: std::net::SocketAddr,
+}
+
+impl Server {
+    /// Opens both ports; they answer 503 until [`Server::open`]. **Errors**: [`Error::Bind`].
+    pub async fn bind(config: Config, clock: Clock) -> Result<Server, Error> {
+        let http_listener = listen("--http", &config.server.http).await?;
+        let grpc_listener = listen("--grpc", &config.server.grpc).await?;
+        let unbound = |source| Error::Internal(format!("a listener has no address: {source}"));
+        let http = http_listener.local_addr().map_err(unbound)?;
+        let grpc = grpc_listener.local_addr().map_err(unbound)?;
+        let app = Arc::new(App::new(&config, clock));
+        if app.auth.is_open() && !(http.ip().is_loopback() && grpc.ip().is_loopback()) {
+            warn!(
+                "everybody who reaches {http} or {grpc} may read and write: [server.auth] has neither tokens nor users"
+            );
+        }
+        let stop = CancellationToken::new();
+        let mut ports = JoinSet::new();
+        ports.spawn(http_routes::serve(http_listener, app.clone(), stop.clone()));
+        ports.spawn(grpc::serve(grpc_listener, app.clone(), stop.clone()));
+        Ok(Server { app, config, stop, ports, http, grpc })
+    }
+
+    /// Opens the store, recovering what the last run left; from then on requests are served.
+    pub async fn open(&mut self) -> Result<(), Error> {
+        let store = Store::open(storage_options(&self.config.storage), self.app.clock.clone()).await?;
+        let engine = Engine::new(store.clone(), query_options(&self.config.query))?;
+        {
+            let mut registry = self.app.registry.lock().unwrap_or_else(PoisonError::into_inner);
+            store.register_metrics(&mut registry);
+            engine.register_metrics(&mut registry);
+        }
+        if self.app.parts.set(Parts { store, engine }).is_err() {
+            return Err(Error::Internal("the server was opened twice".to_owned()));
+        }
+        self.app.phase.store(READY, Ordering::Release);
+        Ok(())
+    }
+
+    /// Stops accepting, lets running requests end within the grace, flushes and closes the store.
+    pub async fn close(mut self) -> Result<(), Error> {
+        let grace = self.config.server.shutdown_grace;
+        self.app.phase.store(CLOSING, Ordering::Release);
+        self.stop.cancel();
+        let drained = async { while self.ports.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, drained).await.is_err() {
+            warn!("some requests did not end within {grace:?} and are broken off");
+            self.ports.shutdown().await;
+        }
+        let Some(parts) = self.app.parts.get() else { return Ok(()) };
+        parts.engine.close(grace).await;
+        parts.store.close().await?;
+        info!("closed; everything is in segments");
+        Ok(())
+    }
+}
+
+async fn listen(flag: &'static str, address: &str) -> Result<TcpListener, Error> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| Error::Bind { flag, address: address.to_owned(), source })
+}
+
+fn storage_options(settings: &config::Storage) -> storage::Options {
+    storage::Options {
+        data_dir: settings.data_dir.clone(),
+        flush_bytes_max: settings.flush_bytes_max,
+        flush_age_max: settings.flush_age_max,
+        buffer_bytes_max: settings.buffer_bytes_max,
+    }
+}
+
+fn query_options(settings: &config::Query) -> query::Options {
+    query::Options {
+        timeout_max: settings.timeout_max,
+        memory_bytes_max: settings.memory_bytes_max,
+        rows_max: settings.rows_max,
+        concurrency_max: settings.concurrency_max,
+        threads: settings.threads,
+    }
+}
+
+fn decode_options(settings: &config::Ingest) -> decode::Options {
+    decode::Options {
+        line_bytes_max: settings.line_bytes_max,
+        fields_per_line_max: settings.fields_per_line_max,
+        field_name_bytes_max: settings.field_name_bytes_max,
+        columns_max: settings.columns_max,
+        batch_bytes_max: settings.batch_bytes_max,
+        rejections_max: settings.rejections_max,
+        future_max_ns: i64::try_from(settings.future_max.as_nanos()).expect("the config was validated"),
+        timestamp_names: settings.timestamp_names.clone(),
+        level_names: settings.level_names.clone(),
+        service_names: settings.service_names.clone(),
+        message_names: settings.message_names.clone(),
+        trace_id_names: settings.trace_id_names.clone(),
+        span_id_names: settings.span_id_names.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let flags = config::Flags {
+            http: Some("127.0.0.1:0".into()),
+            grpc: Some("127.0.0.1:0".into()),
+            ..config::Flags::default()
+        };
+        Config::load(&flags, |_| None).unwrap()
+    }
+
+    #[test]
+    fn the_documented_names_are_the_decoders() {
+        let (ours, theirs) = (decode_options(&config().ingest), decode::Options::default());
+        assert_eq!(ours.timestamp_names, theirs.timestamp_names);
+        assert_eq!(ours.level_names, theirs.level_names);
+        assert_eq!(ours.service_names, theirs.service_names);
+        assert_eq!(ours.message_names, theirs.message_names);
+        assert_eq!(ours.trace_id_names, theirs.trace_id_names);
+        assert_eq!(ours.span_id_names, theirs.span_id_names);
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_told_with_its_flag() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = config();
+        config.server.grpc = taken.local_addr().unwrap().to_string();
+        let error = Server::bind(config, Clock::System).await.err().unwrap().to_string();
+        assert!(error.contains("(--grpc)") && error.contains(&taken.local_addr().unwrap().to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_ports_answer_before_the_store_is_open_and_close_at_once() {
+        let server = Server::bind(config(), Clock::System).await.unwrap();
+        let (http, grpc) = (server.http, server.grpc);
+        assert_ne!(http, grpc);
+        assert!(matches!(server.app.parts(), Err(Error::NotReady("starting"))));
+        server.close().await.unwrap();
+        assert!(tokio::net::TcpStream::connect(http).await.is_err());
+        assert!(tokio::net::TcpStream::connect(grpc).await.is_err());
+    }
+}

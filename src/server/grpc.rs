@@ -1,0 +1,128 @@
+//! The gRPC port: OTLP's LogsService, Arrow Flight SQL and the health service, behind the same way in as HTTP's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
+use tonic_health::server::health_reporter;
+use tracing::{debug, error, warn};
+
+use super::flight::FlightSql;
+use super::status::Error;
+use super::{App, Caller, ingest};
+use crate::decode;
+use crate::telemetry::IngestOutcome;
+
+/// Flight's handshake carries the credentials itself, and a probe has none.
+const OPEN_PATHS: [&str; 2] = ["/arrow.flight.protocol.FlightService/Handshake", "/grpc.health.v1.Health/"];
+/// Enough for a batch of Flight's 2 MiB messages to be under way.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// A statement with its parameters of protocol around it.
+const FLIGHT_MESSAGE_BYTES_EXTRA: usize = 64 << 10;
+
+/// Answers on a listener until `stop`, then lets running requests end.
+pub(super) async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) -> &'static str {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .add_routes(routes(app).await)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        error!("the gRPC port failed: {error}");
+    }
+    "grpc"
+}
+
+async fn routes(app: Arc<App>) -> Routes {
+    let (_, health) = health_reporter();
+    let logs = LogsServiceServer::new(Logs { app: app.clone() })
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(app.limits.body_bytes_max);
+    let flight = FlightServiceServer::new(FlightSql::new(app.clone()))
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(app.sql_bytes_max * 2 + FLIGHT_MESSAGE_BYTES_EXTRA);
+    let router = Routes::new(logs).add_service(flight).add_service(health).into_axum_router();
+    Routes::from(router.layer(from_fn_with_state(app, admit)))
+}
+
+/// The way in of every call.
+async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    if OPEN_PATHS.iter().any(|open| path.starts_with(open)) {
+        return next.run(request).await;
+    }
+    let (caller, place) = match app.admit(request.headers()) {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            debug!(path, "{error}");
+            return Status::from(error).into_http();
+        }
+    };
+    request.extensions_mut().insert(caller);
+    let response = next.run(request).await;
+    drop(place);
+    if let Some(status) = Status::from_header_map(response.headers()) {
+        match status.code() {
+            Code::Ok => {}
+            Code::Internal | Code::Unavailable | Code::DataLoss | Code::Unknown => warn!(path, "{}", status.message()),
+            code => debug!(path, ?code, "{}", status.message()),
+        }
+    }
+    response
+}
+
+/// Who calls, as [`admit`] found.
+pub(super) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Error> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| Error::Internal("a call came in without being admitted".to_owned()))
+}
+
+/// OTLP's LogsService.
+struct Logs {
+    app: Arc<App>,
+}
+
+#[tonic::async_trait]
+impl LogsService for Logs {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
+        let started = Instant::now();
+        let caller = caller(&request)?;
+        let message = request.into_inner();
+        let bytes = message.encoded_len();
+        let came = IngestOutcome { received_bytes: bytes, decoded_bytes: bytes, ..IngestOutcome::default() };
+        let app = &self.app;
+        let end = async {
+            app.parts()?;
+            let mut lease = app.budget.lease();
+            lease.grow(bytes)?;
+            let now_ns = app.clock.now_ns();
+            let decode = move |app: &App| decode::otlp::logs_request(&message, &app.decode, now_ns);
+            let decoded = app.offload(bytes, decode).await??;
+            app.keep(&caller, "otlp_grpc", decoded).await
+        };
+        let end = end.await;
+        app.count("otlp_grpc", started, came, end.as_ref());
+        Ok(tonic::Response::new(ingest::export_response(&end?)))
+    }
+}
