@@ -1,1 +1,335 @@
-//! The write-ahead log.
+//! The write-ahead log: opaque, checksummed frames in files, and the one place that says "safe". It knows neither
+//! records nor tenants; a frame is numbered by the sequence number of the first record in it.
+//!
+//! **Invariant**: after [`Wal::sync`] returned `Ok`, every frame appended before it is read back by [`replay`], whatever
+//! happens to the process or the power. A failed `fsync` is final (the kernel may have dropped the pages): the log
+//! refuses further work until it is opened anew.
+//!
+//! On disk, little endian: a file header `QVRWAL01`, then frames of
+//! `magic u32 · payload length u32 · rows u32 · first sequence number u64 · crc32 u32 · payload`;
+//! the checksum covers everything before it and the payload.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const FILE_MAGIC: &[u8; 8] = b"QVRWAL01";
+const FRAME_MAGIC: u32 = 0x5146_4d31;
+const FRAME_HEADER_BYTES: usize = 24;
+/// A frame larger than this is not one of ours: the length field is damaged.
+const FRAME_BYTES_MAX: usize = 1 << 30;
+
+/// What the log can answer instead of success.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk is full; nothing of the failed frames is left in the log, and it works again when space is back.
+    #[error("no space left for the write-ahead log '{path}'")]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An `fsync` or a write failed for good; the log refuses work until the store is started again.
+    #[error(
+        "the write-ahead log '{path}' can't be written any more: {source}; restart the store once the disk is well"
+    )]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file or directory can't be read or made.
+    #[error("can't {action} '{path}': {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// One frame as it was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Sequence number of its first record.
+    pub first_seq: u64,
+    /// How many records it holds.
+    pub rows: u32,
+    /// The bytes given to [`Wal::append`].
+    pub payload: Vec<u8>,
+}
+
+/// A part of a file that could not be read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the first unreadable frame starts.
+    pub offset: u64,
+    /// Bytes from there to the end of the file.
+    pub bytes: u64,
+}
+
+/// The open log: one file that grows, and older ones that wait for [`Wal::remove_before`].
+#[derive(Debug)]
+pub struct Wal {
+    dir: PathBuf,
+    path: PathBuf,
+    file: File,
+    /// Bytes of the file that are known to be on disk.
+    synced_bytes: u64,
+    pending: Vec<u8>,
+    broken: bool,
+}
+
+impl Wal {
+    /// Starts a new file for records from `next_seq` on; older files stay as they are.
+    pub fn open(dir: &Path, next_seq: u64) -> Result<Wal, Error> {
+        fs::create_dir_all(dir).map_err(|source| Error::Io { action: "create", path: dir.to_owned(), source })?;
+        let (path, file) = create_file(dir, next_seq)?;
+        Ok(Wal {
+            dir: dir.to_owned(),
+            path,
+            file,
+            synced_bytes: FILE_MAGIC.len() as u64,
+            pending: Vec::new(),
+            broken: false,
+        })
+    }
+
+    /// Adds a frame to those that the next [`Wal::sync`] makes safe. The payload is the concatenation of `parts`.
+    pub fn append(&mut self, first_seq: u64, rows: u32, parts: &[&[u8]]) {
+        let payload_bytes: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(payload_bytes <= FRAME_BYTES_MAX, "a frame is limited by the request that made it");
+        let start = self.pending.len();
+        self.pending.extend_from_slice(&FRAME_MAGIC.to_le_bytes());
+        self.pending.extend_from_slice(&(payload_bytes as u32).to_le_bytes());
+        self.pending.extend_from_slice(&rows.to_le_bytes());
+        self.pending.extend_from_slice(&first_seq.to_le_bytes());
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&self.pending[start..]);
+        parts.iter().for_each(|part| crc.update(part));
+        self.pending.extend_from_slice(&crc.finalize().to_le_bytes());
+        parts.iter().for_each(|part| self.pending.extend_from_slice(part));
+    }
+
+    /// Bytes appended and not yet synced.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Writes and fsyncs what was appended: the group commit. After an error none of it counts as appended.
+    ///
+    /// **Errors**: [`Error::Full`] leaves the log usable; [`Error::Broken`] is final.
+    pub fn sync(&mut self) -> Result<(), Error> {
+        if self.broken {
+            let source = io::Error::other("an earlier write failed");
+            return Err(Error::Broken { path: self.path.clone(), source });
+        }
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        if let Err(source) = self.file.write_all(&pending) {
+            return Err(self.undo_write(source));
+        }
+        if let Err(source) = self.file.sync_data() {
+            self.broken = true;
+            return Err(Error::Broken { path: self.path.clone(), source });
+        }
+        self.synced_bytes += pending.len() as u64;
+        self.pending = pending;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Cuts a half-written group off again, so that a full disk leaves no torn frame in the middle of the file.
+    fn undo_write(&mut self, source: io::Error) -> Error {
+        let undone =
+            self.file.set_len(self.synced_bytes).and_then(|()| self.file.seek(SeekFrom::Start(self.synced_bytes)));
+        let path = self.path.clone();
+        match (undone, source.kind()) {
+            (Ok(_), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Error::Full { path },
+            _ => {
+                self.broken = true;
+                Error::Broken { path, source }
+            }
+        }
+    }
+
+    /// Continues in a new file, so that the present one can go once its records are in segments.
+    pub fn rotate(&mut self, next_seq: u64) -> Result<(), Error> {
+        assert!(self.pending.is_empty(), "rotation comes after a sync");
+        let (path, file) = create_file(&self.dir, next_seq)?;
+        (self.path, self.file, self.synced_bytes) = (path, file, FILE_MAGIC.len() as u64);
+        Ok(())
+    }
+
+    /// Unlinks the files whose records all lie below `low_water`.
+    pub fn remove_before(&self, low_water: u64) -> Result<(), Error> {
+        let files = list_files(&self.dir)?;
+        // A file ends where the next one starts, so the last one is never removed.
+        for pair in files.windows(2) {
+            if pair[1].0 <= low_water && pair[0].1 != self.path {
+                fs::remove_file(&pair[0].1).map_err(|source| Error::Io {
+                    action: "remove",
+                    path: pair[0].1.clone(),
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads every whole frame from `low_water` on, oldest first, and says what could not be read. A damaged frame ends its
+/// file: what lies behind it can't be told from garbage.
+pub fn replay(dir: &Path, low_water: u64, mut each: impl FnMut(Frame)) -> Result<Vec<Loss>, Error> {
+    let mut losses = Vec::new();
+    if !dir.exists() {
+        return Ok(losses);
+    }
+    for (_, path) in list_files(dir)? {
+        let mut bytes = Vec::new();
+        File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|source| Error::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let mut offset = if bytes.starts_with(FILE_MAGIC) { FILE_MAGIC.len() } else { 0 };
+        while let Some((frame, frame_bytes)) = read_frame(&bytes[offset..]).filter(|_| offset > 0) {
+            offset += frame_bytes;
+            if frame.first_seq >= low_water {
+                each(frame);
+            }
+        }
+        if offset < bytes.len() {
+            losses.push(Loss { path, offset: offset as u64, bytes: (bytes.len() - offset) as u64 });
+        }
+    }
+    Ok(losses)
+}
+
+/// The frame at the start of `bytes`, and its size on disk; `None` when it is not whole.
+fn read_frame(bytes: &[u8]) -> Option<(Frame, usize)> {
+    let header = bytes.get(..FRAME_HEADER_BYTES)?;
+    let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let payload_bytes = u32_at(4) as usize;
+    if u32_at(0) != FRAME_MAGIC || payload_bytes > FRAME_BYTES_MAX {
+        return None;
+    }
+    let payload = bytes.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload_bytes)?;
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header[..20]);
+    crc.update(payload);
+    if crc.finalize() != u32_at(20) {
+        return None;
+    }
+    let first_seq = u64::from(u32_at(12)) | u64::from(u32_at(16)) << 32;
+    let frame = Frame { first_seq, rows: u32_at(8), payload: payload.to_vec() };
+    Some((frame, FRAME_HEADER_BYTES + payload_bytes))
+}
+
+fn create_file(dir: &Path, next_seq: u64) -> Result<(PathBuf, File), Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { action: "create", path, source }
+    };
+    // A file of this name can only be one without frames: two files can't start with the same record.
+    let path = dir.join(format!("{next_seq:020}.wal"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path).map_err(failed(&path))?;
+    file.write_all(FILE_MAGIC).and_then(|()| file.sync_all()).map_err(failed(&path))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))?;
+    Ok((path, file))
+}
+
+/// The log's files with the sequence number each starts at, oldest first.
+fn list_files(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    let failed = |source| Error::Io { action: "list", path: dir.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".wal"));
+        if let Some(first_seq) = stem.and_then(|stem| stem.parse().ok()) {
+            files.push((first_seq, path));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(dir: &Path, low_water: u64) -> (Vec<Frame>, Vec<Loss>) {
+        let mut frames = Vec::new();
+        let losses = replay(dir, low_water, |frame| frames.push(frame)).unwrap();
+        (frames, losses)
+    }
+
+    fn frame(first_seq: u64, payload: &[u8]) -> Frame {
+        Frame { first_seq, rows: 2, payload: payload.to_vec() }
+    }
+
+    #[test]
+    fn frames_come_back_in_order_over_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wal = Wal::open(dir.path(), 0).unwrap();
+        wal.append(0, 2, &[b"one", b"!"]);
+        wal.append(2, 2, &[b"two"]);
+        wal.sync().unwrap();
+        wal.rotate(4).unwrap();
+        wal.append(4, 2, &[b"three"]);
+        wal.sync().unwrap();
+        let all = vec![frame(0, b"one!"), frame(2, b"two"), frame(4, b"three")];
+        assert_eq!(read_all(dir.path(), 0), (all.clone(), vec![]));
+        assert_eq!(read_all(dir.path(), 2), (all[1..].to_vec(), vec![]));
+        wal.remove_before(3).unwrap();
+        assert_eq!(list_files(dir.path()).unwrap().len(), 2);
+        wal.remove_before(4).unwrap();
+        assert_eq!(read_all(dir.path(), 0), (all[2..].to_vec(), vec![]));
+    }
+
+    #[test]
+    fn a_log_cut_at_any_byte_gives_back_the_whole_frames_before_the_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wal = Wal::open(dir.path(), 0).unwrap();
+        wal.append(0, 2, &[b"first"]);
+        wal.append(2, 2, &[b"second frame"]);
+        wal.sync().unwrap();
+        let path = list_files(dir.path()).unwrap().remove(0).1;
+        let whole = fs::read(&path).unwrap();
+        let ends = [8, 8 + 24 + 5, whole.len()];
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let (frames, losses) = read_all(dir.path(), 0);
+            let expect = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
+            assert_eq!(frames.len(), expect, "cut at {cut}");
+            let lost: u64 = losses.iter().map(|loss| loss.bytes).sum();
+            let whole_end = ends.iter().rev().find(|end| **end <= cut).copied().unwrap_or(0);
+            assert_eq!(lost, (cut - whole_end) as u64, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_and_reported_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wal = Wal::open(dir.path(), 0).unwrap();
+        wal.append(0, 2, &[b"first"]);
+        wal.append(2, 2, &[b"second frame"]);
+        wal.sync().unwrap();
+        let path = list_files(dir.path()).unwrap().remove(0).1;
+        let whole = fs::read(&path).unwrap();
+        for at in 37..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&path, &damaged).unwrap();
+            let (frames, losses) = read_all(dir.path(), 0);
+            assert_eq!(frames, vec![frame(0, b"first")], "bit flipped at {at}");
+            assert_eq!(losses, vec![Loss { path: path.clone(), offset: 37, bytes: whole.len() as u64 - 37 }]);
+        }
+    }
+}

@@ -7,9 +7,18 @@ use arrow::record_batch::RecordBatch;
 
 use crate::error::Kind;
 
+mod columns;
+mod forms;
+mod json;
 pub mod jsonline;
+mod lines;
 pub mod loki;
+mod names;
 pub mod otlp;
+mod outer;
+mod pairs;
+mod records;
+mod token;
 
 /// Limits and settings that every decoder keeps; from the config.
 #[derive(Debug, Clone)]
@@ -33,8 +42,10 @@ pub struct Options {
     pub timestamp_names: Vec<String>,
     /// Names that hold the level.
     pub level_names: Vec<String>,
-    /// Names that hold the service.
+    /// Names that say which service it is.
     pub service_names: Vec<String>,
+    /// Names that only hint at the service (container, job); used where none of `service_names` is there.
+    pub service_hint_names: Vec<String>,
     /// Names that hold the text for people.
     pub message_names: Vec<String>,
     /// Names that hold the trace id.
@@ -55,15 +66,39 @@ impl Default for Options {
             rejections_max: 100,
             future_max_ns: 24 * 3_600 * 1_000_000_000,
             timestamp_names: list(&[
-                "timestamp", "@timestamp", "ts", "time", "datetime", "asctime", "@t", "eventtime", "t",
+                "timestamp",
+                "@timestamp",
+                "ts",
+                "time",
+                "datetime",
+                "asctime",
+                "@t",
+                "eventtime",
+                "t",
             ]),
             level_names: list(&[
-                "level", "severity", "lvl", "log.level", "loglevel", "severitytext", "severity_text", "levelname", "level_name",
-                "@l", "detected_level",
+                "level",
+                "severity",
+                "lvl",
+                "log.level",
+                "loglevel",
+                "severitytext",
+                "severity_text",
+                "levelname",
+                "level_name",
+                "@l",
+                "detected_level",
             ]),
-            service_names: list(&[
-                "service", "service.name", "service_name", "servicename", "app", "application", "app.kubernetes.io/name",
-                "app_kubernetes_io_name", "container", "container_name", "job",
+            service_names: list(&["service", "service.name", "service_name", "servicename"]),
+            service_hint_names: list(&[
+                "app",
+                "application",
+                "app.kubernetes.io/name",
+                "app_kubernetes_io_name",
+                "app_name",
+                "container",
+                "container_name",
+                "job",
             ]),
             message_names: list(&["message", "msg", "event", "log", "body", "@m", "short_message"]),
             trace_id_names: list(&["trace_id", "traceid", "trace.id", "oteltraceid", "dd.trace_id", "@tr"]),

@@ -1,17 +1,23 @@
 //! SQL over a snapshot of the store, with DataFusion: the only module that knows it.
+//!
+//! A statement is parsed (plan.rs), meets a table made for it from one snapshot (table.rs, prune.rs, computed.rs), and
+//! runs on threads of its own under limits (engine.rs).
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
-use futures::Stream;
+mod compare;
+mod computed;
+mod engine;
+mod failure;
+mod output;
+mod plan;
+mod prune;
+mod table;
+
+pub use engine::{Engine, Prepared, Rows};
 
 use crate::error::Kind;
 use crate::record::Tenant;
-use crate::storage::Store;
 
 /// Limits that every query keeps; a request may ask for less, never for more.
 #[derive(Debug, Clone)]
@@ -83,6 +89,12 @@ pub enum Error {
     /// A limit was reached.
     #[error("{0}")]
     Limit(String),
+    /// Stored bytes are damaged.
+    #[error("{0}")]
+    Corrupt(String),
+    /// The engine is closing.
+    #[error("the store is shutting down")]
+    Closed,
     /// A fault of our own.
     #[error("{0}")]
     Internal(String),
@@ -95,6 +107,8 @@ impl Error {
             Error::Invalid(_) => Kind::Invalid,
             Error::Deadline(_) => Kind::Deadline,
             Error::Limit(_) => Kind::Limit,
+            Error::Corrupt(_) => Kind::Corrupt,
+            Error::Closed => Kind::Unavailable,
             Error::Internal(_) => Kind::Internal,
         }
     }
@@ -133,72 +147,4 @@ pub struct FieldValuesRequest {
     pub contains: Option<String>,
     /// Most values, the most frequent first.
     pub limit: usize,
-}
-
-/// Answers queries on a store.
-pub struct Engine {}
-
-impl Engine {
-    /// Makes an engine with its own threads.
-    pub fn new(_store: Arc<Store>, _options: Options) -> Result<Arc<Engine>, Error> {
-        unimplemented!()
-    }
-
-    /// Parses and plans; the answer's schema is known then, nothing has been read yet.
-    pub async fn prepare(self: &Arc<Self>, _request: Request) -> Result<Prepared, Error> {
-        unimplemented!()
-    }
-
-    /// The fields of a tenant, core columns first, then by name.
-    pub async fn fields(&self, _tenant: &Tenant, _range: Option<TimeRange>) -> Result<Vec<Field>, Error> {
-        unimplemented!()
-    }
-
-    /// The values of a field, most frequent first.
-    pub async fn field_values(self: &Arc<Self>, _request: FieldValuesRequest) -> Result<Vec<FieldValue>, Error> {
-        unimplemented!()
-    }
-
-    /// Waits for running queries, at most `grace`, then ends the threads.
-    pub async fn close(&self, _grace: Duration) {
-        unimplemented!()
-    }
-
-    /// Registers the engine's metrics.
-    pub fn register_metrics(&self, _registry: &mut prometheus_client::registry::Registry) {
-        unimplemented!()
-    }
-}
-
-/// A planned query.
-pub struct Prepared {}
-
-impl Prepared {
-    /// Schema of the answer. **Shape**: plain types only (no views, no dictionaries).
-    pub fn schema(&self) -> SchemaRef {
-        unimplemented!()
-    }
-
-    /// Starts it. Dropping the stream cancels the query.
-    pub fn run(self) -> Rows {
-        unimplemented!()
-    }
-}
-
-/// The rows of a running query, as batches in the prepared schema.
-pub struct Rows {}
-
-impl Rows {
-    /// What it cost so far; complete after the stream's end.
-    pub fn stats(&self) -> Stats {
-        unimplemented!()
-    }
-}
-
-impl Stream for Rows {
-    type Item = Result<RecordBatch, Error>;
-
-    fn poll_next(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        unimplemented!()
-    }
 }

@@ -4,6 +4,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub mod batch;
+pub mod level;
+pub mod number;
+pub mod overflow;
+pub mod quote;
+pub mod shape;
+pub mod time;
+
+pub use level::Level;
+
 /// Names of the columns that every batch has.
 pub mod column {
     /// When it happened: `Timestamp(ns, "UTC")`, never null.
@@ -20,7 +30,8 @@ pub mod column {
     pub const SPAN_ID: &str = "span_id";
     /// Order of arrival (`Int64`, never null, unique per store): given by storage, not part of a decoded batch.
     pub const SEQ: &str = "_seq";
-    /// The line's shape (`Utf8`): its text with a placeholder for each value that lives in a column; null: see `_raw`.
+    /// The line's shape (`Utf8`, see [`super::shape`]): its text with a placeholder for each value that lives in a column;
+    /// null: see `_raw`, and where that is null too the line is the message.
     pub const SHAPE: &str = "_shape";
     /// The line as received (`Binary`), only where shape and columns cannot give it back.
     pub const RAW: &str = "_raw";
@@ -84,6 +95,18 @@ impl FieldType {
             (a, b) if a == b => a,
             (Integer, Float) | (Float, Integer) => Float,
             _ => Text,
+        }
+    }
+
+    /// The type of a column with this Arrow type; `None` for types that fields do not have.
+    pub fn of(data_type: &arrow::datatypes::DataType) -> Option<FieldType> {
+        use arrow::datatypes::DataType;
+        match data_type {
+            DataType::Int64 => Some(FieldType::Integer),
+            DataType::Float64 => Some(FieldType::Float),
+            DataType::Boolean => Some(FieldType::Boolean),
+            DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => Some(FieldType::Text),
+            _ => None,
         }
     }
 

@@ -1,14 +1,50 @@
-//! Keeps records: WAL, buffer, segments, catalog, behind one [`Store`]. It never knows `query`.
+//! Keeps records: WAL, buffer, segments and catalog behind one [`Store`]. It never knows `query`.
+//!
+//! One thread, the writer (writer.rs), changes anything; everybody else sends it requests and reads immutable
+//! [`Snapshot`]s. **Invariant**: an append that returned `Ok` is fsynced, and is in every snapshot taken after.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrow::record_batch::RecordBatch;
+use arc_swap::ArcSwap;
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+mod buffer;
+pub mod catalog;
+mod frame;
+pub mod metrics;
+pub mod paths;
+mod recovery;
+pub mod retention;
+mod schema;
+pub mod segment;
+mod snapshot;
+mod writer;
+
+pub use buffer::Buffered;
+pub use catalog::Segment;
+pub use snapshot::{FieldInfo, Fields, Snapshot};
 
 use crate::clock::Clock;
 use crate::error::Kind;
 use crate::record::Tenant;
+use crate::wal;
+use metrics::Metrics;
+use snapshot::View;
+use writer::Request;
+
+/// Appends that wait for the writer at most; more wait at the door.
+const APPENDS_QUEUED_MAX: usize = 256;
+/// How long an append waits for room in the buffer before it is refused.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Payloads above this are encoded off the async threads.
+const ENCODE_INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// Numbers a user tunes.
 #[derive(Debug, Clone)]
@@ -21,49 +57,243 @@ pub struct Options {
     pub flush_age_max: Duration,
     /// Appends wait, then fail with [`Kind::Limit`], when buffered plus flushing bytes pass this.
     pub buffer_bytes_max: usize,
+    /// Columns of a segment; the values of further fields go to the overflow column.
+    pub columns_max: usize,
+    /// Field names known to a tenant; values of further names are kept, but can't be asked for by name.
+    pub fields_max: usize,
+}
+
+impl Options {
+    /// The defaults, for a store in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Options {
+        Options {
+            data_dir: data_dir.into(),
+            flush_bytes_max: 64 << 20,
+            flush_age_max: Duration::from_secs(60),
+            buffer_bytes_max: 192 << 20,
+            columns_max: 1_000,
+            fields_max: 20_000,
+        }
+    }
 }
 
 /// What storage can answer instead of a result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Placeholder until storage is written.
-    #[error("storage is closed")]
+    /// The store is closing or closed.
+    #[error("the store is shutting down")]
     Closed,
+    /// Appends come faster than segments can be written.
+    #[error("the store holds {0} bytes in memory and can't write them out fast enough; send slower, or try again")]
+    Overloaded(usize),
+    /// Another process has the data directory open.
+    #[error("another quiver process has '{0}' open; stop it, or choose another --data-dir")]
+    Locked(PathBuf),
+    /// The data directory can't be used.
+    #[error("can't use the data directory '{path}': {source}")]
+    DataDir {
+        /// The directory, or what in it.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The write-ahead log failed.
+    #[error(transparent)]
+    Wal(#[from] wal::Error),
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    /// A segment can't be written.
+    #[error(transparent)]
+    Segment(#[from] segment::Error),
+    /// A batch can't be encoded or decoded.
+    #[error("a batch can't be encoded: {0}")]
+    Batch(#[from] ArrowError),
+    /// Batches can't be brought into one schema.
+    #[error(transparent)]
+    Schema(#[from] crate::record::batch::Error),
+    /// A frame of the write-ahead log passed its checksum but makes no sense.
+    #[error("a frame of the write-ahead log is not understood: {0}; was it written by a newer quiver?")]
+    Frame(String),
+    /// An error that several waiting requests share.
+    #[error(transparent)]
+    Shared(Arc<Error>),
 }
 
 impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
-        Kind::Unavailable
+        match self {
+            Error::Overloaded(_) => Kind::Limit,
+            Error::Closed | Error::Locked(_) | Error::DataDir { .. } | Error::Wal(_) | Error::Segment(_) => {
+                Kind::Unavailable
+            }
+            Error::Catalog(catalog::Error::Damaged { .. }) | Error::Frame(_) => Kind::Corrupt,
+            Error::Catalog(_) => Kind::Unavailable,
+            Error::Batch(_) | Error::Schema(_) => Kind::Internal,
+            Error::Shared(error) => error.kind(),
+        }
     }
 }
 
 /// The store of all tenants.
-pub struct Store {}
+pub struct Store {
+    options: Options,
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    _lock: File,
+}
+
+/// What the writer and everybody else look at together.
+struct Shared {
+    view: ArcSwap<View>,
+    buffer_bytes: AtomicUsize,
+    room: tokio::sync::Notify,
+    metrics: Metrics,
+}
 
 impl Store {
-    /// Opens or creates the store, recovering from WAL and catalog.
-    pub async fn open(_options: Options, _clock: Clock) -> Result<Arc<Store>, Error> {
-        unimplemented!()
+    /// Opens or creates the store, recovering from catalog and WAL. Needs a tokio runtime.
+    ///
+    /// **Errors**: [`Error::Locked`] when another process has it; [`Kind::Corrupt`] when the catalog is damaged.
+    pub async fn open(options: Options, clock: Clock) -> Result<Arc<Store>, Error> {
+        let lock = lock(&options.data_dir)?;
+        let recovered = recovery::recover(&options).await?;
+        let metrics = Metrics::default();
+        metrics.wal_lost_bytes.inc_by(recovered.wal_lost_bytes);
+        let buffer_bytes = recovered.view.tenants.values().map(|snapshot| snapshot.buffer_bytes()).sum();
+        let shared = Arc::new(Shared {
+            view: ArcSwap::from_pointee(recovered.view),
+            buffer_bytes: AtomicUsize::new(buffer_bytes),
+            room: tokio::sync::Notify::new(),
+            metrics,
+        });
+        shared.publish_gauges();
+        let (requests, inbox) = mpsc::channel(APPENDS_QUEUED_MAX);
+        let writer = writer::Writer::new(
+            options.clone(),
+            clock,
+            shared.clone(),
+            recovered.catalog,
+            recovered.wal,
+            recovered.next_seq,
+            recovered.next_segment,
+            requests.downgrade(),
+        );
+        let runtime = tokio::runtime::Handle::current();
+        let writer = std::thread::Builder::new()
+            .name("quiver-writer".into())
+            .spawn(move || writer.run(inbox, &runtime))
+            .map_err(|source| Error::DataDir { path: options.data_dir.clone(), source })?;
+        Ok(Arc::new(Store { options, shared, requests, writer: Mutex::new(Some(writer)), _lock: lock }))
     }
 
-    /// Appends a decoded batch; returns when it is fsynced and visible to queries.
-    pub async fn append(&self, _tenant: &Tenant, _batch: RecordBatch) -> Result<(), Error> {
-        unimplemented!()
+    /// Appends a decoded batch; returns when it is fsynced and in every later snapshot.
+    ///
+    /// **Errors**: [`Kind::Limit`] when memory is full, [`Kind::Unavailable`] when the disk is full or the store closes;
+    /// nothing of the batch is kept then, unless the process dies at that moment.
+    pub async fn append(&self, tenant: &Tenant, batch: RecordBatch) -> Result<(), Error> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.wait_for_room().await?;
+        let (tenant_of_frame, encoded) = (tenant.clone(), batch.clone());
+        let payload = if batch.get_array_memory_size() > ENCODE_INLINE_BYTES_MAX {
+            let encode = move || frame::encode(&tenant_of_frame, &encoded);
+            tokio::task::spawn_blocking(encode).await.map_err(|_| Error::Closed)??
+        } else {
+            frame::encode(&tenant_of_frame, &encoded)?
+        };
+        let (done, answer) = oneshot::channel();
+        let request = Request::Append { tenant: tenant.clone(), batch, payload, done };
+        self.requests.send(request).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Writes everything that is buffered to segments.
+    async fn wait_for_room(&self) -> Result<(), Error> {
+        let full = || self.shared.buffer_bytes.load(Ordering::Relaxed) > self.options.buffer_bytes_max;
+        let deadline = tokio::time::Instant::now() + ROOM_WAIT_MAX;
+        loop {
+            let room = self.shared.room.notified();
+            if !full() {
+                return Ok(());
+            }
+            if tokio::time::timeout_at(deadline, room).await.is_err() {
+                self.shared.metrics.refused_appends.inc();
+                return Err(Error::Overloaded(self.shared.buffer_bytes.load(Ordering::Relaxed)));
+            }
+        }
+    }
+
+    /// The records of a tenant at this moment.
+    pub fn snapshot(&self, tenant: &Tenant) -> Arc<Snapshot> {
+        self.shared.view.load().tenants.get(tenant).cloned().unwrap_or_default()
+    }
+
+    /// Writes everything that is buffered to segments; returns when they are live.
     pub async fn flush(&self) -> Result<(), Error> {
-        unimplemented!()
+        let (done, answer) = oneshot::channel();
+        self.requests.send(Request::Flush { done }).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Stops accepting, flushes, and joins every task.
+    /// Stops accepting, flushes, and joins the writer. A second call returns at once.
     pub async fn close(&self) -> Result<(), Error> {
-        unimplemented!()
+        let Some(writer) = self.writer.lock().await.take() else { return Ok(()) };
+        let (done, answer) = oneshot::channel();
+        let closed = match self.requests.send(Request::Close { done }).await {
+            Ok(()) => answer.await.map_err(|_| Error::Closed)?,
+            Err(_) => Err(Error::Closed),
+        };
+        let joined = tokio::task::spawn_blocking(move || writer.join()).await;
+        assert!(matches!(joined, Ok(Ok(()))), "the writer thread never panics");
+        closed
+    }
+
+    /// Where the segments lie; the paths of [`Segment`]s are below it.
+    pub fn segments_dir(&self) -> PathBuf {
+        paths::segments_dir(&self.options.data_dir)
+    }
+
+    /// Where queries may spill.
+    pub fn spill_dir(&self) -> PathBuf {
+        paths::spill_dir(&self.options.data_dir)
     }
 
     /// Registers the store's metrics.
-    pub fn register_metrics(&self, _registry: &mut prometheus_client::registry::Registry) {
-        unimplemented!()
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry);
+    }
+}
+
+impl Shared {
+    fn publish_gauges(&self) {
+        let view = self.view.load();
+        let snapshots = || view.tenants.values();
+        let segments = || snapshots().flat_map(|snapshot| &snapshot.segments);
+        let metrics = &self.metrics;
+        metrics.buffer_bytes.set(self.buffer_bytes.load(Ordering::Relaxed) as i64);
+        metrics
+            .buffer_records
+            .set(snapshots().flat_map(|snapshot| &snapshot.buffer).map(|buffered| buffered.rows() as i64).sum());
+        metrics.segments.set(segments().count() as i64);
+        metrics.segment_bytes.set(segments().map(|segment| segment.bytes as i64).sum());
+        metrics.segment_records.set(segments().map(|segment| segment.records as i64).sum());
+    }
+}
+
+fn lock(data_dir: &Path) -> Result<File, Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::DataDir { path, source }
+    };
+    std::fs::create_dir_all(data_dir).map_err(failed(data_dir))?;
+    let path = paths::lock_file(data_dir);
+    let file = File::create(&path).map_err(failed(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked(data_dir.to_owned())),
+        Err(std::fs::TryLockError::Error(source)) => Err(Error::DataDir { path, source }),
     }
 }

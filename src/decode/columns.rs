@@ -1,0 +1,365 @@
+//! Column builders of one batch: values go straight from the line into the column; nothing is built per line.
+//!
+//! Invariant: a column's type holds every value it was given (see [`FieldType::unify`](crate::record::FieldType)); a field
+//! column that was given none is not in the batch.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanArray, Float64Array, Int64Array, NullBufferBuilder, StringArray,
+    TimestampNanosecondArray,
+};
+use arrow::buffer::{BooleanBuffer, Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{Field, Schema};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use hashbrown::HashMap;
+
+use crate::record::{batch, column, number};
+
+/// A column's place in [`Columns`].
+pub(super) type Slot = u32;
+
+/// Slots of the columns that are always there; field columns follow.
+pub(super) mod slot {
+    use super::Slot;
+    pub const LEVEL: Slot = 0;
+    pub const SERVICE: Slot = 1;
+    pub const MESSAGE: Slot = 2;
+    pub const TRACE_ID: Slot = 3;
+    pub const SPAN_ID: Slot = 4;
+    pub const SHAPE: Slot = 5;
+    pub const OVERFLOW: Slot = 6;
+    /// The first field column.
+    pub const FIELDS: Slot = 7;
+}
+
+const FIXED: [&str; slot::FIELDS as usize] = [
+    column::LEVEL,
+    column::SERVICE,
+    column::MESSAGE,
+    column::TRACE_ID,
+    column::SPAN_ID,
+    column::SHAPE,
+    column::OVERFLOW,
+];
+
+/// A value on its way into a column. Numbers bring their spelling, for a column that is text.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cell<'a> {
+    /// A text.
+    Text(&'a str),
+    /// An integer.
+    Integer(i64, &'a str),
+    /// A float.
+    Float(f64, &'a str),
+    /// A boolean.
+    Boolean(bool),
+}
+
+#[derive(Debug)]
+enum Values {
+    /// No value yet.
+    Unknown,
+    Integers(Vec<i64>),
+    Floats(Vec<f64>),
+    Booleans(Vec<bool>),
+    Texts(Texts),
+}
+
+#[derive(Debug)]
+struct Texts {
+    offsets: Vec<i32>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Column {
+    name: Box<str>,
+    values: Values,
+    nulls: NullBufferBuilder,
+    length: usize,
+}
+
+/// The columns of one batch.
+#[derive(Debug)]
+pub(super) struct Columns {
+    columns: Vec<Column>,
+    slots: HashMap<Box<str>, Slot>,
+    times: Vec<i64>,
+    raw: BinaryBuilder,
+    /// Bytes of all values so far, and what nulls take.
+    bytes: usize,
+}
+
+impl Columns {
+    pub fn new() -> Self {
+        let column = |name: &&str| Column::new(name);
+        Columns {
+            columns: FIXED.iter().map(column).collect(),
+            slots: HashMap::new(),
+            times: Vec::new(),
+            raw: BinaryBuilder::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Rows that are complete.
+    pub fn rows(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Bytes that the batch takes, at most a few per cent off.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The name of a column.
+    pub fn name(&self, slot: Slot) -> &str {
+        &self.columns[slot as usize].name
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// The slot of a field; a new one while there are fewer than `fields_max` field columns.
+    pub fn slot(&mut self, name: &str, fields_max: usize) -> Option<Slot> {
+        if let Some(slot) = self.slots.get(name) {
+            return Some(*slot);
+        }
+        if self.columns.len() - FIXED.len() >= fields_max {
+            return None;
+        }
+        let slot = self.columns.len() as Slot;
+        self.columns.push(Column::new(name));
+        self.slots.insert(name.into(), slot);
+        Some(slot)
+    }
+
+    /// Sets a value of the row that is being made.
+    pub fn push(&mut self, slot: Slot, cell: Cell<'_>) {
+        let row = self.times.len();
+        self.bytes += 8 + match cell {
+            Cell::Text(text) => text.len(),
+            _ => 0,
+        };
+        self.columns[slot as usize].push(row, cell);
+    }
+
+    /// Ends the row.
+    pub fn end_row(&mut self, time_ns: i64, raw: Option<&[u8]>) {
+        self.times.push(time_ns);
+        // Nulls are filled in later, and take room too.
+        self.bytes += 16 + self.columns.len() + raw.map_or(0, <[u8]>::len);
+        self.raw.append_option(raw);
+    }
+
+    /// The batch, in the order of [`crate::record::column`].
+    pub fn finish(mut self) -> RecordBatch {
+        let rows = self.times.len();
+        let times = TimestampNanosecondArray::from(std::mem::take(&mut self.times)).with_timezone("UTC");
+        let mut fields: Vec<Field> = Vec::with_capacity(self.columns.len() + 2);
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len() + 2);
+        let mut raw: Option<ArrayRef> = Some(Arc::new(self.raw.finish()));
+        fields.extend(batch::fixed_field(column::TIMESTAMP));
+        arrays.push(Arc::new(times));
+        let mut fixed: Vec<Column> = self.columns.drain(..FIXED.len()).collect();
+        let hidden = fixed.split_off(slot::SHAPE as usize);
+        for column in fixed.into_iter().chain(self.columns).chain(hidden) {
+            if let Some(field) = batch::fixed_field(&column.name) {
+                if field.name() == column::OVERFLOW
+                    && let Some(raw) = raw.take()
+                {
+                    fields.extend(batch::fixed_field(column::RAW));
+                    arrays.push(raw);
+                }
+                fields.push(field);
+                arrays.push(column.finish_text(rows));
+            } else if let Some(array) = column.finish(rows) {
+                arrays.push(array.1);
+                fields.push(array.0);
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
+            .expect("every column was filled to the same length, with its field's type")
+    }
+}
+
+impl Column {
+    fn new(name: &str) -> Self {
+        Column { name: name.into(), values: Values::Unknown, nulls: NullBufferBuilder::new(0), length: 0 }
+    }
+
+    /// Fills up with nulls to `row`.
+    fn fill(&mut self, row: usize) {
+        let missing = row - self.length;
+        if missing == 0 {
+            return;
+        }
+        self.nulls.append_n_nulls(missing);
+        self.length = row;
+        match &mut self.values {
+            Values::Unknown => {}
+            Values::Integers(values) => values.resize(row, 0),
+            Values::Floats(values) => values.resize(row, 0.0),
+            Values::Booleans(values) => values.resize(row, false),
+            Values::Texts(texts) => texts.offsets.resize(row + 1, texts.bytes.len() as i32),
+        }
+    }
+
+    fn push(&mut self, row: usize, cell: Cell<'_>) {
+        assert!(self.length <= row, "column {:?} was given two values for row {row}", self.name);
+        self.fill(row);
+        match (&mut self.values, cell) {
+            (Values::Texts(texts), Cell::Text(text)) => texts.push(text.as_bytes()),
+            (Values::Integers(values), Cell::Integer(value, _)) => values.push(value),
+            (Values::Floats(values), Cell::Float(value, _)) => values.push(value),
+            (Values::Booleans(values), Cell::Boolean(value)) => values.push(value),
+            _ => self.push_other(row, cell),
+        }
+        self.nulls.append_non_null();
+        self.length = row + 1;
+    }
+
+    /// Takes a value that the column's type does not hold: the first one, or one that widens it.
+    #[cold]
+    fn push_other(&mut self, row: usize, cell: Cell<'_>) {
+        match (&mut self.values, cell) {
+            (Values::Unknown, Cell::Integer(..)) => self.values = Values::Integers(vec![0; row]),
+            (Values::Unknown, Cell::Float(..)) => self.values = Values::Floats(vec![0.0; row]),
+            (Values::Unknown, Cell::Boolean(_)) => self.values = Values::Booleans(vec![false; row]),
+            (Values::Unknown, Cell::Text(_)) => {
+                self.values = Values::Texts(Texts { offsets: vec![0; row + 1], bytes: Vec::new() });
+            }
+            (Values::Integers(values), Cell::Float(..)) if values.iter().all(|value| number::is_exact(*value)) => {
+                self.values = Values::Floats(values.iter().map(|value| *value as f64).collect());
+            }
+            (Values::Floats(values), Cell::Integer(value, _)) if number::is_exact(value) => {
+                return values.push(value as f64);
+            }
+            (Values::Texts(texts), Cell::Integer(_, spelling) | Cell::Float(_, spelling)) => {
+                return texts.push(spelling.as_bytes());
+            }
+            (Values::Texts(texts), Cell::Boolean(value)) => return texts.push(if value { b"true" } else { b"false" }),
+            _ => self.values = Values::Texts(self.as_texts()),
+        }
+        match (&mut self.values, cell) {
+            (Values::Integers(values), Cell::Integer(value, _)) => values.push(value),
+            (Values::Floats(values), Cell::Float(value, _)) => values.push(value),
+            (Values::Booleans(values), Cell::Boolean(value)) => values.push(value),
+            (Values::Texts(texts), Cell::Text(text)) => texts.push(text.as_bytes()),
+            // Widened to text by something else than a text.
+            _ => self.push_other(row, cell),
+        }
+    }
+
+    /// All values so far as text.
+    fn as_texts(&self) -> Texts {
+        let mut texts = Texts { offsets: Vec::with_capacity(self.length + 1), bytes: Vec::new() };
+        texts.offsets.push(0);
+        for row in 0..self.length {
+            // What stands in a null's place stays empty: the buffer of nulls can't be asked while it is being built.
+            match &self.values {
+                Values::Integers(values) => number::write_integer(values[row], &mut texts.bytes),
+                Values::Floats(values) => number::write_float(values[row], number::Style::Js, &mut texts.bytes),
+                Values::Booleans(values) => {
+                    texts.bytes.extend_from_slice(if values[row] { b"true" } else { b"false" });
+                }
+                Values::Unknown | Values::Texts(_) => {}
+            }
+            texts.offsets.push(texts.bytes.len() as i32);
+        }
+        texts
+    }
+
+    fn finish(mut self, rows: usize) -> Option<(Field, ArrayRef)> {
+        self.fill(rows);
+        let nulls = self.nulls.finish();
+        let array: ArrayRef = match self.values {
+            Values::Unknown => return None,
+            Values::Integers(values) => Arc::new(Int64Array::new(values.into(), nulls)),
+            Values::Floats(values) => Arc::new(Float64Array::new(values.into(), nulls)),
+            Values::Booleans(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(values), nulls)),
+            Values::Texts(texts) => Arc::new(StringArray::new(
+                OffsetBuffer::new(ScalarBuffer::from(texts.offsets)),
+                Buffer::from_vec(texts.bytes),
+                nulls,
+            )),
+        };
+        Some((Field::new(&*self.name, array.data_type().clone(), true), array))
+    }
+
+    fn finish_text(self, rows: usize) -> ArrayRef {
+        match self.finish(rows) {
+            Some((_, array)) => array,
+            None => Arc::new(StringArray::new_null(rows)),
+        }
+    }
+}
+
+impl Texts {
+    fn push(&mut self, text: &[u8]) {
+        self.bytes.extend_from_slice(text);
+        self.offsets.push(self.bytes.len() as i32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::{DataType, Float64Type};
+
+    use super::*;
+
+    fn column_of(cells: &[Option<Cell<'_>>]) -> ArrayRef {
+        let mut columns = Columns::new();
+        let slot = columns.slot("x", 10).unwrap();
+        for cell in cells {
+            if let Some(cell) = cell {
+                columns.push(slot, *cell);
+            }
+            columns.end_row(0, None);
+        }
+        columns.finish().column_by_name("x").unwrap().clone()
+    }
+
+    #[test]
+    fn types_are_widened_without_loss() {
+        let integer = |value: i64, text: &'static str| Some(Cell::Integer(value, text));
+        let mixed = column_of(&[integer(1, "1"), None, Some(Cell::Float(2.5, "2.50")), integer(3, "3")]);
+        assert_eq!(
+            mixed.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(),
+            [Some(1.0), None, Some(2.5), Some(3.0)]
+        );
+        let large = column_of(&[integer((1 << 53) + 1, "9007199254740993"), Some(Cell::Float(2.5, "2.50"))]);
+        assert_eq!(large.as_string::<i32>().iter().collect::<Vec<_>>(), [Some("9007199254740993"), Some("2.50")]);
+        let texts = column_of(&[
+            Some(Cell::Boolean(true)),
+            None,
+            integer(5, "5"),
+            Some(Cell::Text("y")),
+            Some(Cell::Boolean(false)),
+        ]);
+        let wanted = [Some("true"), None, Some("5"), Some("y"), Some("false")];
+        assert_eq!(texts.as_string::<i32>().iter().collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn the_order_of_columns() {
+        let mut columns = Columns::new();
+        let (b, empty) = (columns.slot("b", 3).unwrap(), columns.slot("empty", 3).unwrap());
+        let a = columns.slot("a", 3).unwrap();
+        assert_eq!(columns.slot("one too many", 3), None);
+        assert_eq!(columns.slot("a", 3), Some(a));
+        columns.push(a, Cell::Integer(1, "1"));
+        columns.push(b, Cell::Integer(1, "1"));
+        columns.end_row(5, Some(b"raw"));
+        let batch = columns.finish();
+        let names: Vec<&str> = batch.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(names, column::CORE.into_iter().chain(["b", "a"]).chain(column::HIDDEN).collect::<Vec<_>>());
+        assert_eq!(batch.column_by_name(column::RAW).unwrap().data_type(), &DataType::Binary);
+        assert!(empty > b);
+    }
+}

@@ -1,0 +1,472 @@
+//! Runs statements: on threads apart from the network's, a bounded number at once, each with a deadline and a limit of
+//! rows, all within one limit of memory. A stream that is dropped ends its query.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::{SQLOptions, SessionConfig};
+use datafusion::sql::parser::Statement;
+use futures::{Stream, StreamExt};
+use object_store::local::LocalFileSystem;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
+
+use super::compare::LooseTypes;
+use super::plan::{self, FieldNames, TABLE};
+use super::table::{Columns, LogsTable, Pruned, STORE_URL};
+use super::{Error, Field, FieldValue, FieldValuesRequest, Options, Request, Stats, TimeRange, failure, output};
+use crate::record::{FieldType, Tenant, column};
+use crate::storage::{Snapshot, Store};
+
+/// Batches that may wait for a slow reader of an answer.
+const BATCHES_QUEUED_MAX: usize = 4;
+/// Consumers of memory named in a message about too much of it.
+const CONSUMERS_NAMED: usize = 3;
+/// Footers of segments kept in memory.
+const FOOTER_CACHE_BYTES_MAX: usize = 32 << 20;
+
+/// Answers queries on a store.
+pub struct Engine {
+    store: Arc<Store>,
+    options: Options,
+    state: SessionState,
+    threads: Mutex<Option<Runtime>>,
+    handle: tokio::runtime::Handle,
+    admission: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Metrics {
+    queries: Counter,
+    failed: Counter,
+    running: Gauge,
+    seconds: Histogram,
+    rows: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let seconds = Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        let (queries, failed, running, rows) = Default::default();
+        Metrics { queries, failed, running, seconds, rows }
+    }
+}
+
+impl Engine {
+    /// Makes an engine with its own threads.
+    pub fn new(store: Arc<Store>, options: Options) -> Result<Arc<Engine>, Error> {
+        let internal = |what: &str, error: &dyn std::fmt::Display| Error::Internal(format!("{what}: {error}"));
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(options.threads.max(1))
+            .thread_name("quiver-query")
+            .enable_all()
+            .build()
+            .map_err(|error| internal("no threads for queries", &error))?;
+        let environment = environment(&store, &options).map_err(|error| internal("no room for queries", &error))?;
+        Ok(Arc::new(Engine {
+            state: base_state(&options, environment),
+            handle: threads.handle().clone(),
+            threads: Mutex::new(Some(threads)),
+            admission: Arc::new(Semaphore::new(options.concurrency_max.max(1))),
+            metrics: Arc::default(),
+            store,
+            options,
+        }))
+    }
+
+    /// Parses and plans; the answer's schema is known then, nothing has been read yet.
+    ///
+    /// **Errors**: [`Error::Invalid`] when the statement is wrong, with the place in it.
+    pub async fn prepare(self: &Arc<Self>, request: Request) -> Result<Prepared, Error> {
+        let engine = self.clone();
+        let planned = self.handle.spawn(async move { engine.plan(request).await }).await;
+        planned
+            .map_err(|error| if error.is_cancelled() { Error::Closed } else { Error::Internal(error.to_string()) })?
+    }
+
+    async fn plan(&self, request: Request) -> Result<Prepared, Error> {
+        let started = Instant::now();
+        let snapshot = self.store.snapshot(&request.tenant);
+        let fields = field_names(&snapshot);
+        let read = plan::read(&request.sql, &fields)?;
+        let columns = if read.about_schema { Columns::All } else { Columns::Named(&read.names, read.wildcard) };
+        let table = LogsTable::new(snapshot, &columns, request.range);
+        let pruned = table.pruned();
+        let state = self.state_with(table);
+
+        let wrong = |error: &_| failure::of_planning(error, &request.sql, &fields);
+        let statement = Statement::Statement(Box::new(read.statement));
+        let logical = state.statement_to_plan(statement).await.map_err(|error| wrong(&error))?;
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&logical).map_err(|error| wrong(&error))?;
+        let logical = limited(logical, request.limit).map_err(|error| wrong(&error))?;
+        let physical = state.create_physical_plan(&logical).await.map_err(|error| wrong(&error))?;
+        Ok(Prepared {
+            schema: output::plain_schema(physical.schema().as_ref()),
+            physical,
+            context: state.task_ctx(),
+            pruned,
+            started,
+            deadline: request.timeout.unwrap_or(self.options.timeout_max).min(self.options.timeout_max),
+            rows_max: self.options.rows_max,
+            handle: self.handle.clone(),
+            admission: self.admission.clone(),
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    /// The session with one tenant's table in it.
+    fn state_with(&self, table: LogsTable) -> SessionState {
+        let schema = MemorySchemaProvider::new();
+        schema.register_table(TABLE.into(), Arc::new(table)).expect("a new schema has no table yet");
+        let catalog = MemoryCatalogProvider::new();
+        catalog.register_schema("public", Arc::new(schema)).expect("a memory catalog takes schemas");
+        let catalogs = MemoryCatalogProviderList::new();
+        datafusion::catalog::CatalogProviderList::register_catalog(&catalogs, "quiver".into(), Arc::new(catalog));
+        let mut state = self.state.clone();
+        state.register_catalog_list(Arc::new(catalogs));
+        state
+    }
+
+    /// The fields of a tenant, core columns first, then by name. With a range: only those of batches and segments that
+    /// overlap it.
+    pub async fn fields(&self, tenant: &Tenant, range: Option<TimeRange>) -> Result<Vec<Field>, Error> {
+        let snapshot = self.store.snapshot(tenant);
+        let core = column::CORE.iter().map(|name| Field {
+            name: (*name).to_owned(),
+            r#type: if *name == column::TIMESTAMP { "time" } else { "string" },
+        });
+        let known = snapshot.fields.iter().filter(|(name, _)| range.is_none_or(|range| occurs(&snapshot, name, range)));
+        let others = known.map(|(name, info)| Field { name: name.clone(), r#type: type_word(info.r#type) });
+        Ok(core.chain(others).collect())
+    }
+
+    /// The values of a field, most frequent first.
+    ///
+    /// **Errors**: [`Error::Invalid`] when there is no such field, or the filter is wrong.
+    pub async fn field_values(self: &Arc<Self>, request: FieldValuesRequest) -> Result<Vec<FieldValue>, Error> {
+        let name = format!("\"{}\"", request.field.replace('"', "\"\""));
+        let mut conditions = vec![format!("{name} IS NOT NULL")];
+        conditions.extend(request.filter.map(|filter| format!("({filter})")));
+        conditions.extend(request.contains.map(|part| {
+            format!("contains(lower(CAST({name} AS VARCHAR)), '{}')", part.to_lowercase().replace('\'', "''"))
+        }));
+        let sql = format!(
+            "SELECT CAST({name} AS VARCHAR) AS value, count(*) AS records FROM {TABLE} WHERE {} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {}",
+            conditions.join(" AND "),
+            request.limit
+        );
+        let request = Request { tenant: request.tenant, sql, range: request.range, limit: None, timeout: None };
+        let mut rows = self.prepare(request).await?.run();
+        let mut values = Vec::new();
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            let (texts, counts) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());
+            values.extend(
+                (0..batch.num_rows())
+                    .map(|row| FieldValue { value: texts.value(row).to_owned(), count: counts.value(row) }),
+            );
+        }
+        Ok(values)
+    }
+
+    /// Waits for running queries, at most `grace`, then ends the threads.
+    pub async fn close(&self, grace: Duration) {
+        let permits = u32::try_from(self.options.concurrency_max.max(1)).unwrap_or(u32::MAX);
+        if tokio::time::timeout(grace, self.admission.acquire_many(permits)).await.is_err() {
+            tracing::warn!(?grace, "queries still run and are cancelled");
+        }
+        self.admission.close();
+        let threads = self.threads.lock().expect("nothing panics with the lock held").take();
+        if let Some(threads) = threads {
+            let ended = tokio::task::spawn_blocking(move || threads.shutdown_timeout(Duration::from_secs(1))).await;
+            ended.expect("ending threads does not panic");
+        }
+    }
+
+    /// Registers the engine's metrics.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("quiver_query");
+        registry.register("queries", "Queries started", self.metrics.queries.clone());
+        registry.register("failed", "Queries that ended with an error", self.metrics.failed.clone());
+        registry.register("running", "Queries running now", self.metrics.running.clone());
+        registry.register("rows", "Rows returned", self.metrics.rows.clone());
+        let help = "Time from plan to last row";
+        registry.register_with_unit("duration", help, Unit::Seconds, self.metrics.seconds.clone());
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A runtime must not be dropped where async code runs, unless told not to wait.
+        if let Some(threads) = self.threads.get_mut().ok().and_then(Option::take) {
+            threads.shutdown_background();
+        }
+    }
+}
+
+fn environment(store: &Store, options: &Options) -> datafusion::error::Result<Arc<RuntimeEnv>> {
+    let named = std::num::NonZeroUsize::new(CONSUMERS_NAMED).expect("it is not zero");
+    let pool = TrackConsumersPool::new(FairSpillPool::new(options.memory_bytes_max), named);
+    let environment = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_temp_file_path(store.spill_dir())
+        .with_metadata_cache_limit(FOOTER_CACHE_BYTES_MAX)
+        .build_arc()?;
+    let segments = LocalFileSystem::new_with_prefix(store.segments_dir())?;
+    let url = url_of_store()?;
+    environment.register_object_store(&url, Arc::new(segments));
+    Ok(environment)
+}
+
+fn url_of_store() -> datafusion::error::Result<url::Url> {
+    url::Url::parse(STORE_URL).map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))
+}
+
+fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema("quiver", "public")
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(options.threads.max(1));
+    let settings = config.options_mut();
+    settings.sql_parser.enable_ident_normalization = false;
+    settings.execution.time_zone = Some("UTC".into());
+    settings.execution.parquet.pushdown_filters = true;
+    settings.execution.parquet.reorder_filters = true;
+    let mut state =
+        SessionStateBuilder::new().with_config(config).with_runtime_env(environment).with_default_features().build();
+    let planners: Vec<_> =
+        std::iter::once(Arc::new(LooseTypes) as _).chain(state.expr_planners().iter().cloned()).collect();
+    state = SessionStateBuilder::new_from_existing(state).with_expr_planners(planners).build();
+    state
+}
+
+fn limited(plan: LogicalPlan, limit: Option<usize>) -> datafusion::error::Result<LogicalPlan> {
+    match (limit, &plan) {
+        (None, _) | (_, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)) => Ok(plan),
+        (Some(limit), _) => LogicalPlanBuilder::from(plan).limit(0, Some(limit))?.build(),
+    }
+}
+
+fn field_names(snapshot: &Snapshot) -> FieldNames {
+    let hidden = column::HIDDEN.iter().chain([&column::SEQ, &column::LINE]);
+    let own = snapshot.fields.keys().map(String::as_str);
+    FieldNames::new(column::CORE.iter().chain(hidden).copied().chain(own))
+}
+
+fn occurs(snapshot: &Snapshot, name: &str, range: TimeRange) -> bool {
+    let overlaps = |min: i64, max: i64| min < range.to_ns && range.from_ns <= max;
+    let in_segments = snapshot.segments.iter().any(|segment| {
+        overlaps(segment.min_ts, segment.max_ts) && segment.detail.fields.iter().any(|field| field.name == name)
+    });
+    in_segments
+        || snapshot.buffer.iter().any(|batch| {
+            overlaps(batch.min_ts, batch.max_ts)
+                && (batch.batch.column_by_name(name).is_some() || batch.fields().contains_key(name))
+        })
+}
+
+fn type_word(kind: FieldType) -> &'static str {
+    match kind {
+        FieldType::Integer => "integer",
+        FieldType::Float => "float",
+        FieldType::Boolean => "boolean",
+        FieldType::Text => "string",
+    }
+}
+
+/// A planned query.
+pub struct Prepared {
+    schema: SchemaRef,
+    physical: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    pruned: Arc<Pruned>,
+    started: Instant,
+    deadline: Duration,
+    rows_max: usize,
+    handle: tokio::runtime::Handle,
+    admission: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl Prepared {
+    /// Schema of the answer. **Shape**: plain types only (no views, no dictionaries).
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    /// Starts it. Dropping the stream cancels the query.
+    pub fn run(self) -> Rows {
+        let (batches, receiver) = mpsc::channel(BATCHES_QUEUED_MAX);
+        let progress = Arc::new(Progress {
+            ended_us: AtomicU64::new(0),
+            truncated: AtomicBool::new(false),
+            started: self.started,
+        });
+        let (physical, pruned) = (self.physical.clone(), self.pruned.clone());
+        let handle = self.handle.clone();
+        let task = handle.spawn(drive(self, batches, progress.clone()));
+        Rows { receiver, task: Some(task), physical, pruned, progress }
+    }
+}
+
+#[derive(Debug)]
+struct Progress {
+    started: Instant,
+    /// Duration when it ended; 0 while it runs.
+    ended_us: AtomicU64,
+    truncated: AtomicBool,
+}
+
+/// Counts a query as running for as long as it lives, however it ends.
+struct Running(Arc<Metrics>, Instant);
+
+impl Running {
+    fn new(metrics: Arc<Metrics>, started: Instant) -> Running {
+        metrics.queries.inc();
+        metrics.running.inc();
+        Running(metrics, started)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.dec();
+        self.0.seconds.observe(self.1.elapsed().as_secs_f64());
+    }
+}
+
+type Batches = mpsc::Sender<Result<RecordBatch, Error>>;
+
+async fn drive(query: Prepared, batches: Batches, progress: Arc<Progress>) {
+    let until = tokio::time::Instant::from_std(query.started + query.deadline);
+    let _running = Running::new(query.metrics.clone(), query.started);
+    let outcome = match timeout_at(until, answer(&query, &batches, &progress)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::Deadline(query.deadline)),
+    };
+    let took = query.started.elapsed().as_micros().max(1);
+    progress.ended_us.store(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
+    if let Err(error) = outcome {
+        query.metrics.failed.inc();
+        // A reader that went away does not need the error.
+        let _ = batches.send(Err(error)).await;
+    }
+}
+
+async fn answer(query: &Prepared, batches: &Batches, progress: &Progress) -> Result<(), Error> {
+    let _admitted = query.admission.acquire().await.map_err(|_| Error::Closed)?;
+    let failed = |error: &_| failure::of_execution(error);
+    let mut stream = execute_stream(query.physical.clone(), query.context.clone()).map_err(|error| failed(&error))?;
+    let mut rows_left = query.rows_max;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(|error| failed(&error))?;
+        let cut = batch.slice(0, batch.num_rows().min(rows_left));
+        rows_left -= cut.num_rows();
+        query.metrics.rows.inc_by(cut.num_rows() as u64);
+        progress.truncated.store(cut.num_rows() < batch.num_rows(), Ordering::Relaxed);
+        let plain = output::plain_batch(&cut, &query.schema).map_err(|error| Error::Internal(error.to_string()))?;
+        let ended = batches.send(Ok(plain)).await.is_err() || progress.truncated.load(Ordering::Relaxed);
+        if ended {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a running query, as batches in the prepared schema.
+pub struct Rows {
+    receiver: mpsc::Receiver<Result<RecordBatch, Error>>,
+    task: Option<JoinHandle<()>>,
+    physical: Arc<dyn ExecutionPlan>,
+    pruned: Arc<Pruned>,
+    progress: Arc<Progress>,
+}
+
+impl Rows {
+    /// What it cost so far; complete after the stream's end.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            segments_scanned: self.pruned.scanned.load(Ordering::Relaxed),
+            segments_pruned: self.pruned.pruned.load(Ordering::Relaxed),
+            truncated: self.progress.truncated.load(Ordering::Relaxed),
+            ..Stats::default()
+        };
+        add_leaves(self.physical.as_ref(), &mut stats);
+        let elapsed = match self.progress.ended_us.load(Ordering::Relaxed) {
+            0 => self.progress.started.elapsed(),
+            micros => Duration::from_micros(micros),
+        };
+        stats.elapsed_ms = elapsed.as_secs_f64() * 1000.0;
+        if stats.truncated {
+            stats
+                .notices
+                .push("the answer was cut at the store's limit of rows; add a LIMIT or narrow the query".into());
+        }
+        stats
+    }
+}
+
+fn add_leaves(plan: &dyn ExecutionPlan, stats: &mut Stats) {
+    let children = plan.children();
+    if children.is_empty()
+        && let Some(metrics) = plan.metrics()
+    {
+        let sum = |name: &str| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
+        stats.rows_scanned += metrics.output_rows().unwrap_or(0) as u64 + sum("pushdown_rows_pruned");
+        stats.bytes_scanned += sum("bytes_scanned");
+    }
+    children.into_iter().for_each(|child| add_leaves(child.as_ref(), stats));
+}
+
+impl Stream for Rows {
+    type Item = Result<RecordBatch, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.receiver.poll_recv(cx) {
+            Poll::Ready(None) => {}
+            other => return other,
+        }
+        // The task is over: it told its errors itself, unless it panicked or was cancelled.
+        let Some(task) = self.task.as_mut() else { return Poll::Ready(None) };
+        let Poll::Ready(ended) = Pin::new(task).poll(cx) else { return Poll::Pending };
+        self.task = None;
+        Poll::Ready(ended.err().map(|error| {
+            Err(if error.is_cancelled() {
+                Error::Closed
+            } else {
+                Error::Internal(format!("the query failed: {error}"))
+            })
+        }))
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Opening a store: what the catalog and the write-ahead log say is put together again, and garbage is swept.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::catalog::Catalog;
+use super::snapshot::{Snapshot, View};
+use super::{Buffered, Error, Options, buffer, frame, paths};
+use crate::wal::{self, Wal};
+
+/// A store as it was when the last process ended.
+pub(super) struct Recovered {
+    pub catalog: Catalog,
+    pub wal: Wal,
+    pub view: View,
+    pub next_seq: u64,
+    pub next_segment: i64,
+    pub wal_lost_bytes: u64,
+}
+
+/// Reads catalog and log, and starts a new log file.
+pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
+    let (catalog, contents) = Catalog::open(&paths::catalog_file(&options.data_dir)).await?;
+    let mut view = View::default();
+    for segment in contents.segments {
+        let snapshot = Arc::make_mut(view.tenants.entry(segment.tenant.clone()).or_default());
+        let fields = segment.detail.fields.iter().map(|field| (field.name.clone(), (field.r#type, field.overflow)));
+        snapshot.learn(fields, options.fields_max);
+        snapshot.segments.push(Arc::new(segment));
+    }
+    sweep(&options.data_dir, &view)?;
+
+    let wal_dir = paths::wal_dir(&options.data_dir);
+    let mut next_seq = contents.low_water;
+    let mut failure = None;
+    let losses = wal::replay(&wal_dir, contents.low_water, |found| {
+        let last = found.first_seq + u64::from(found.rows);
+        match restore(&mut view, &found, options.fields_max) {
+            Ok(()) => next_seq = next_seq.max(last),
+            Err(error) => failure = failure.take().or(Some(error)),
+        }
+    })?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    for loss in &losses {
+        let (path, offset, bytes) = (loss.path.display(), loss.offset, loss.bytes);
+        tracing::warn!(%path, offset, bytes, "the end of the write-ahead log is torn; everything before it is recovered");
+    }
+    let records: usize = view.tenants.values().flat_map(|snapshot| &snapshot.buffer).map(|found| found.rows()).sum();
+    let segments: usize = view.tenants.values().map(|snapshot| snapshot.segments.len()).sum();
+    tracing::info!(segments, records_from_wal = records, next_seq, "store opened");
+    let wal = Wal::open(&wal_dir, next_seq)?;
+    let wal_lost_bytes = losses.iter().map(|loss| loss.bytes).sum();
+    Ok(Recovered { catalog, wal, view, next_seq, next_segment: contents.next_segment, wal_lost_bytes })
+}
+
+fn restore(view: &mut View, found: &wal::Frame, fields_max: usize) -> Result<(), Error> {
+    let (tenant, batch) = frame::decode(&found.payload)?;
+    if batch.num_rows() == 0 || batch.num_rows() != found.rows as usize {
+        return Err(Error::Frame(format!("it names {} records and holds {}", found.rows, batch.num_rows())));
+    }
+    let added = Buffered::new(batch, found.first_seq);
+    let snapshot: &mut Snapshot = Arc::make_mut(view.tenants.entry(tenant).or_default());
+    snapshot.learn(added.fields(), fields_max);
+    buffer::push(&mut snapshot.buffer, 0, added)?;
+    Ok(())
+}
+
+/// Removes what a process that died left behind: files the catalog does not name, and spilled queries.
+fn sweep(data_dir: &Path, view: &View) -> Result<(), Error> {
+    let root = paths::segments_dir(data_dir);
+    let spill = paths::spill_dir(data_dir);
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::DataDir { path, source }
+    };
+    if spill.exists() {
+        fs::remove_dir_all(&spill).map_err(io(&spill))?;
+    }
+    fs::create_dir_all(&spill).map_err(io(&spill))?;
+    fs::create_dir_all(&root).map_err(io(&root))?;
+    let live: HashSet<_> =
+        view.tenants.values().flat_map(|snapshot| &snapshot.segments).map(|segment| root.join(&segment.path)).collect();
+    let removed = sweep_dir(&root, &|path| live.contains(path)).map_err(io(&root))?;
+    if removed > 0 {
+        tracing::info!(files = removed, "removed unfinished segments");
+    }
+    Ok(())
+}
+
+fn sweep_dir(dir: &Path, live: &impl Fn(&Path) -> bool) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let ours = name.ends_with(paths::SEGMENT_SUFFIX) || name.ends_with(paths::UNFINISHED_SUFFIX);
+        if path.is_dir() {
+            removed += sweep_dir(&path, live)?;
+        } else if ours && !live(&path) {
+            fs::remove_file(&path)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}

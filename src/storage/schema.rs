@@ -1,0 +1,128 @@
+//! What a batch's columns are to storage: names and types of its fields, and moving the long tail
+//! of columns into the overflow. (`record::batch` brings batches into one schema.)
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
+use arrow::datatypes::{Field, Float64Type, Int64Type, Schema};
+use arrow::error::ArrowError;
+use serde_json::{Map, Value};
+
+use crate::record::batch::Error;
+use crate::record::{FieldType, column, shape};
+
+/// Whether every batch has the column.
+pub(super) fn is_core(name: &str) -> bool {
+    column::CORE.contains(&name)
+}
+
+/// Fields of a batch that have a column of their own; the flag says that none of their values lie in the overflow.
+pub(super) fn fields_of(batch: &RecordBatch) -> BTreeMap<String, (FieldType, bool)> {
+    let schema = batch.schema();
+    let own = schema.fields().iter().filter(|field| {
+        let name = field.name().as_str();
+        !is_core(name) && !column::HIDDEN.contains(&name) && name != column::SEQ
+    });
+    let known = |field: &Field| FieldType::of(field.data_type()).unwrap_or(FieldType::Text);
+    own.map(|field| (field.name().clone(), (known(field), false))).collect()
+}
+
+/// Names and types of the fields in an overflow column.
+pub(super) fn overflow_fields(overflow: &StringArray) -> BTreeMap<String, FieldType> {
+    let mut fields: BTreeMap<String, FieldType> = BTreeMap::new();
+    for text in overflow.iter().flatten() {
+        for (name, value) in object(text) {
+            let kind = match value {
+                Value::Bool(_) => FieldType::Boolean,
+                Value::Number(number) if number.is_i64() => FieldType::Integer,
+                Value::Number(_) => FieldType::Float,
+                _ => FieldType::Text,
+            };
+            fields.entry(name).and_modify(|known| *known = known.unify(kind)).or_insert(kind);
+        }
+    }
+    fields
+}
+
+/// Keeps the `columns_max` fields that most records have, and moves the values of the others to the overflow column.
+/// Records that lose a column keep their line as it came, so that nothing has to be put together from the overflow.
+pub(super) fn spill(records: RecordBatch, columns_max: usize) -> Result<RecordBatch, Error> {
+    let fields = fields_of(&records);
+    if fields.len() <= columns_max {
+        return Ok(records);
+    }
+    let filled = |name: &str| records.column_by_name(name).map_or(0, |array| array.len() - array.null_count());
+    let mut by_use: Vec<&str> = fields.keys().map(String::as_str).collect();
+    by_use.sort_by_key(|name| std::cmp::Reverse(filled(name)));
+    let moved = &by_use[columns_max..];
+
+    let mut rows: Vec<Map<String, Value>> = match records.column_by_name(column::OVERFLOW) {
+        Some(array) => array.as_string::<i32>().iter().map(|text| text.map(object).unwrap_or_default()).collect(),
+        None => vec![Map::new(); records.num_rows()],
+    };
+    let mut touched = vec![false; records.num_rows()];
+    for name in moved {
+        let array = records.column_by_name(name).expect("the name comes from this batch");
+        for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
+            rows[row].insert((*name).to_owned(), json(array, row));
+            touched[row] = true;
+        }
+    }
+    let overflow: StringArray =
+        rows.into_iter().map(|row| (!row.is_empty()).then(|| Value::Object(row).to_string())).collect();
+    let lines = shape::render_lines_bytes(&records)?;
+    Ok(replace_columns(&records, moved, overflow, &touched, &lines)?)
+}
+
+fn object(text: &str) -> Map<String, Value> {
+    serde_json::from_str(text).expect("decoders write objects into the overflow")
+}
+
+/// A field's value, which is not null, as JSON.
+fn json(array: &ArrayRef, row: usize) -> Value {
+    match FieldType::of(array.data_type()) {
+        Some(FieldType::Integer) => array.as_primitive::<Int64Type>().value(row).into(),
+        Some(FieldType::Float) => array.as_primitive::<Float64Type>().value(row).into(),
+        Some(FieldType::Boolean) => array.as_boolean().value(row).into(),
+        _ => array.as_string::<i32>().value(row).into(),
+    }
+}
+
+fn replace_columns(
+    records: &RecordBatch,
+    moved: &[&str],
+    overflow: StringArray,
+    touched: &[bool],
+    lines: &BinaryArray,
+) -> Result<RecordBatch, ArrowError> {
+    let shapes = records.column_by_name(column::SHAPE).map(|array| array.as_string::<i32>());
+    let raws = records.column_by_name(column::RAW).map(|array| array.as_binary::<i32>());
+    let shape: StringArray = touched
+        .iter()
+        .enumerate()
+        .map(|(row, touched)| shapes.filter(|shapes| !touched && shapes.is_valid(row)).map(|shapes| shapes.value(row)))
+        .collect();
+    let raw: BinaryArray = touched
+        .iter()
+        .enumerate()
+        .map(|(row, touched)| {
+            let kept = raws.filter(|raws| raws.is_valid(row)).map(|raws| raws.value(row));
+            if *touched { Some(lines.value(row)) } else { kept }
+        })
+        .collect();
+
+    let schema = records.schema();
+    let replaced = |name: &str| moved.contains(&name) || column::HIDDEN.contains(&name);
+    let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+    for (field, array) in schema.fields().iter().zip(records.columns()).filter(|(field, _)| !replaced(field.name())) {
+        fields.push(field.clone());
+        columns.push(array.clone());
+    }
+    let hidden: [ArrayRef; 3] = [Arc::new(shape), Arc::new(raw), Arc::new(overflow)];
+    for (name, array) in column::HIDDEN.iter().zip(hidden) {
+        fields.push(Arc::new(Field::new(*name, array.data_type().clone(), true)));
+        columns.push(array);
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}

@@ -1,0 +1,355 @@
+//! Segments: buffered records, sorted and written as Parquet files, each of one tenant, UTC day and retention class.
+//!
+//! Inside a segment records lie in windows of one hour, and in a window by level, service and time: lines that look
+//! alike lie together, which is what makes them small, and a window is one row group (or a few), which is what lets a
+//! query skip them (measured: shared/research/prototypes.md). docs/format.md tells readers what they find.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::interleave;
+use arrow::datatypes::{DataType, Field, Schema, TimestampNanosecondType};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use super::buffer::Buffered;
+use super::catalog::{Detail, Segment, SegmentField};
+use super::retention::Class;
+use super::{paths, schema};
+use crate::record::{Tenant, batch, column};
+
+/// Version of the format, in the file's key-value metadata.
+pub const FORMAT_VERSION: &str = "1";
+const NS_PER_DAY: i64 = 86_400_000_000_000;
+const NS_PER_WINDOW: i64 = 3_600_000_000_000;
+/// Most records of a row group.
+const ROW_GROUP_ROWS_MAX: usize = 131_072;
+/// A row group is closed at the end of a window only when it holds this many: tiny row groups cost more than they prune.
+const ROW_GROUP_ROWS_MIN: usize = 8_192;
+/// Records of a data page: the smallest piece that is decompressed for one record.
+const PAGE_ROWS_MAX: usize = 2_048;
+/// A segment's services are listed in the catalog up to this many.
+const SERVICES_LISTED_MAX: usize = 256;
+
+/// What writing a segment can answer instead of a file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refused.
+    #[error("can't write the segment '{path}': {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Parquet refused.
+    #[error("can't encode the segment '{path}': {source}")]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// What the encoder said.
+        source: ParquetError,
+    },
+    /// Arrow refused.
+    #[error("can't sort records into segments: {0}")]
+    Sort(#[from] batch::Error),
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(error: arrow::error::ArrowError) -> Error {
+        Error::Sort(error.into())
+    }
+}
+
+/// Where a record goes and where it comes from; ordered as records lie in segments.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    day: i64,
+    class: Class,
+    window: i64,
+    level: u8,
+    service: u32,
+    timestamp: i64,
+    seq: i64,
+    batch: u32,
+    row: u32,
+}
+
+/// Writes the buffer of one tenant below `root`, one segment per UTC day and retention class. Ids are taken from
+/// `next_id`. Every file is complete and fsynced when this returns, and no file is live before the catalog says so.
+pub fn write(
+    root: &Path,
+    tenant: &Tenant,
+    buffer: &[Arc<Buffered>],
+    columns_max: usize,
+    next_id: &mut i64,
+) -> Result<Vec<Segment>, Error> {
+    let places = sorted_places(buffer);
+    let mut segments = Vec::new();
+    for run in places.chunk_by(|a, b| (a.day, a.class) == (b.day, b.class)) {
+        let id = *next_id;
+        *next_id += 1;
+        segments.push(write_one(root, tenant, buffer, run, columns_max, id)?);
+    }
+    Ok(segments)
+}
+
+fn sorted_places(buffer: &[Arc<Buffered>]) -> Vec<Place> {
+    let services = service_ranks(buffer);
+    let mut places = Vec::with_capacity(buffer.iter().map(|buffered| buffered.rows()).sum());
+    for (batch, buffered) in buffer.iter().enumerate() {
+        let timestamps = buffered.batch.column(0).as_primitive::<TimestampNanosecondType>().values();
+        let levels = buffered.batch.column(1).as_string::<i32>();
+        let names = buffered.batch.column(2).as_string::<i32>();
+        for row in 0..buffered.rows() {
+            let level = levels.is_valid(row).then(|| levels.value(row));
+            let service = names.is_valid(row).then(|| names.value(row));
+            let timestamp = timestamps[row];
+            places.push(Place {
+                day: timestamp.div_euclid(NS_PER_DAY),
+                class: Class::of_level(level),
+                window: timestamp.div_euclid(NS_PER_WINDOW),
+                level: level_rank(level),
+                service: service.map_or(0, |name| services[name]),
+                timestamp,
+                seq: buffered.seq.value(row),
+                batch: batch as u32,
+                row: row as u32,
+            });
+        }
+    }
+    places.sort_unstable();
+    places
+}
+
+fn service_ranks(buffer: &[Arc<Buffered>]) -> HashMap<&str, u32> {
+    let names: BTreeSet<&str> =
+        buffer.iter().flat_map(|buffered| buffered.batch.column(2).as_string::<i32>().iter().flatten()).collect();
+    names.into_iter().zip(1..).collect()
+}
+
+fn level_rank(level: Option<&str>) -> u8 {
+    match level {
+        Some("fatal") => 0,
+        Some("error") => 1,
+        Some("warn") => 2,
+        Some("info") => 3,
+        None => 4,
+        Some("debug") => 5,
+        Some("trace") => 6,
+        Some(_) => 7,
+    }
+}
+
+fn write_one(
+    root: &Path,
+    tenant: &Tenant,
+    buffer: &[Arc<Buffered>],
+    run: &[Place],
+    columns_max: usize,
+    id: i64,
+) -> Result<Segment, Error> {
+    let records = gather(buffer, run, columns_max)?;
+    let class = run[0].class;
+    let day = day_text(run[0].day);
+    let path = paths::segment(tenant, &day, class.as_str(), id);
+    let bytes = write_file(&root.join(&path), &records, run)?;
+    let (min_ts, max_ts) = bounds(run.iter().map(|place| place.timestamp));
+    let (min_seq, max_seq) = bounds(run.iter().map(|place| place.seq));
+    let detail = detail(&records);
+    let records = run.len() as u64;
+    Ok(Segment {
+        id,
+        tenant: tenant.clone(),
+        path,
+        class,
+        day,
+        records,
+        bytes,
+        min_ts,
+        max_ts,
+        min_seq,
+        max_seq,
+        detail,
+    })
+}
+
+/// The records of `run` in its order, in one schema without empty columns, `_seq` last.
+fn gather(buffer: &[Arc<Buffered>], run: &[Place], columns_max: usize) -> Result<RecordBatch, Error> {
+    let mut used: Vec<u32> = run.iter().map(|place| place.batch).collect();
+    used.sort_unstable();
+    used.dedup();
+    let slots: HashMap<u32, usize> = used.iter().copied().zip(0..).collect();
+    let batches: Vec<RecordBatch> = used.iter().map(|batch| buffer[*batch as usize].batch.clone()).collect();
+    let unified = batch::unified_schema_of(&batches);
+    let conformed =
+        batches.iter().map(|records| batch::conform(records, &unified)).collect::<Result<Vec<RecordBatch>, _>>()?;
+    let indices: Vec<(usize, usize)> = run.iter().map(|place| (slots[&place.batch], place.row as usize)).collect();
+
+    let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+    for (at, field) in unified.fields().iter().enumerate() {
+        let parts: Vec<&dyn Array> = conformed.iter().map(|batch| batch.column(at).as_ref()).collect();
+        let column = interleave(&parts, &indices)?;
+        if column.null_count() < column.len() || schema::is_core(field.name()) {
+            fields.push(field.clone());
+            columns.push(column);
+        }
+    }
+    let records = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+    let records = schema::spill(records, columns_max)?;
+    let seq: ArrayRef = Arc::new(arrow::array::Int64Array::from_iter_values(run.iter().map(|place| place.seq)));
+    let mut fields: Vec<Arc<Field>> = records.schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(column::SEQ, DataType::Int64, false)));
+    let mut columns = records.columns().to_vec();
+    columns.push(seq);
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+fn write_file(path: &Path, records: &RecordBatch, run: &[Place]) -> Result<u64, Error> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let encode = |source| Error::Encode { path: path.to_owned(), source };
+    let dir = path.parent().expect("a segment lies in a directory");
+    let unfinished = path.with_extension(&paths::UNFINISHED_SUFFIX[1..]);
+    create_dir_synced(dir).map_err(io)?;
+    let file = File::create(&unfinished).map_err(io)?;
+    let buffered = BufWriter::with_capacity(1 << 20, file);
+    let mut writer = ArrowWriter::try_new(buffered, records.schema(), Some(properties())).map_err(encode)?;
+    for (start, rows) in row_groups(run) {
+        writer.write(&records.slice(start, rows)).and_then(|()| writer.flush()).map_err(encode)?;
+    }
+    let mut file = writer.into_inner().map_err(encode)?;
+    file.flush().map_err(io)?;
+    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+    file.sync_all().map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
+    fs::rename(&unfinished, path).and_then(|()| sync_dir(dir)).map_err(io)?;
+    Ok(bytes)
+}
+
+/// Start and length of each row group: a window each, cut where it is too long, joined where it is too short.
+fn row_groups(run: &[Place]) -> Vec<(usize, usize)> {
+    let mut groups = Vec::new();
+    let (mut start, mut rows) = (0, 0);
+    for window in run.chunk_by(|a, b| a.window == b.window) {
+        rows += window.len();
+        while rows >= ROW_GROUP_ROWS_MAX {
+            groups.push((start, ROW_GROUP_ROWS_MAX));
+            (start, rows) = (start + ROW_GROUP_ROWS_MAX, rows - ROW_GROUP_ROWS_MAX);
+        }
+        if rows >= ROW_GROUP_ROWS_MIN {
+            groups.push((start, rows));
+            (start, rows) = (start + rows, 0);
+        }
+    }
+    if rows > 0 {
+        groups.push((start, rows));
+    }
+    groups
+}
+
+fn properties() -> WriterProperties {
+    let version = KeyValue::new("quiver.format".to_owned(), FORMAT_VERSION.to_owned());
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("quiver ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_key_value_metadata(Some(vec![version]))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).expect("zstd has a level 3")))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
+        .set_data_page_row_count_limit(PAGE_ROWS_MAX)
+        .set_write_batch_size(PAGE_ROWS_MAX)
+        .set_statistics_enabled(EnabledStatistics::Page);
+    for name in [column::TIMESTAMP, column::SEQ] {
+        let path = ColumnPath::from(name);
+        properties = properties
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+    }
+    // Long texts tell nothing by their extremes, and would only make the footer big.
+    for name in [column::MESSAGE, column::SHAPE, column::RAW, column::OVERFLOW] {
+        properties = properties.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::None);
+    }
+    properties.build()
+}
+
+fn detail(records: &RecordBatch) -> Detail {
+    let mut fields: BTreeMap<String, _> = schema::fields_of(records);
+    if let Some(overflow) = records.column_by_name(column::OVERFLOW) {
+        for (name, kind) in schema::overflow_fields(overflow.as_string::<i32>()) {
+            fields.entry(name).and_modify(|known| known.1 = true).or_insert((kind, true));
+        }
+    }
+    let fields =
+        fields.into_iter().map(|(name, (kind, overflow))| SegmentField { name, r#type: kind, overflow }).collect();
+    let distinct = |at: usize| {
+        let values: BTreeSet<Option<&str>> = records.column(at).as_string::<i32>().iter().collect();
+        values.into_iter().map(|value| value.map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let services = Some(distinct(2)).filter(|services| services.len() <= SERVICES_LISTED_MAX);
+    Detail { fields, levels: distinct(1), services }
+}
+
+fn bounds(values: impl Iterator<Item = i64>) -> (i64, i64) {
+    values.fold((i64::MAX, i64::MIN), |(min, max), value| (min.min(value), max.max(value)))
+}
+
+/// `2026-02-10` for a number of days since 1970.
+fn day_text(day: i64) -> String {
+    let date = i32::try_from(day)
+        .ok()
+        .and_then(|days| jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().try_days(days).ok()?).ok());
+    date.map_or_else(|| format!("day-{day}"), |date| date.to_string())
+}
+
+/// Makes a directory and those above it, and makes their names durable.
+fn create_dir_synced(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().expect("the store's root exists");
+    create_dir_synced(parent)?;
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_dir(parent),
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(window: i64) -> Place {
+        let class = Class::Info;
+        Place { day: 0, class, window, level: 0, service: 0, timestamp: 0, seq: 0, batch: 0, row: 0 }
+    }
+
+    #[test]
+    fn row_groups_follow_windows_within_their_bounds() {
+        let run = |windows: &[usize]| -> Vec<Place> {
+            windows.iter().zip(0..).flat_map(|(rows, window)| vec![place(window); *rows]).collect()
+        };
+        let check = |windows: &[usize], expect: &[(usize, usize)]| assert_eq!(row_groups(&run(windows)), expect);
+        check(&[], &[]);
+        check(&[5], &[(0, 5)]);
+        check(&[10_000, 10_000], &[(0, 10_000), (10_000, 10_000)]);
+        check(&[100, 200, 9_000, 7], &[(0, 9_300), (9_300, 7)]);
+        check(&[200_000], &[(0, 131_072), (131_072, 68_928)]);
+    }
+
+    #[test]
+    fn days_are_named_in_utc() {
+        assert_eq!(day_text(0), "1970-01-01");
+        assert_eq!(day_text(-1), "1969-12-31");
+        assert_eq!(day_text(20_494), "2026-02-10");
+    }
+}
