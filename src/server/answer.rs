@@ -83,6 +83,13 @@ impl Planned {
     }
 }
 
+/// What is told when an answer was cut at the store's own limit (a limit of the caller's is no error).
+pub(super) fn cut() -> Error {
+    Error::Query(query::Error::Limit(
+        "the answer was cut at the limit 'query.rows_max'; narrow the time range, aggregate, or add a LIMIT".to_owned(),
+    ))
+}
+
 /// The rows of a running query.
 pub(super) struct Answer {
     rows: Pin<Box<query::Rows>>,

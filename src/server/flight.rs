@@ -36,7 +36,7 @@ use super::answer::{Answer, Planned};
 use super::range::parse_range;
 use super::sql_metadata::{self, SqlMetadata};
 use super::status::Error;
-use super::{App, Caller, grpc, query};
+use super::{App, Caller, answer, grpc, query};
 
 type DoGet = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send>>;
 type Handshake = Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>;
@@ -157,8 +157,11 @@ fn encode(schema: SchemaRef, answer: Answer, with_stats: bool) -> DoGet {
                 Some(Ok(batch)) => Some((Ok(batch), Some(answer))),
                 Some(Err(error)) => Some((Err(FlightError::from(Status::from(error))), None)),
                 None => {
-                    *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer.stats());
-                    None
+                    let stats = answer.stats();
+                    // Who does not read the cost would take a cut answer for a whole one.
+                    let is_cut = stats.truncated && !with_stats;
+                    *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(stats);
+                    is_cut.then(|| (Err(FlightError::from(Status::from(answer::cut()))), None))
                 }
             }
         }

@@ -24,7 +24,7 @@ use super::body::{self, Encoding, Limits};
 use super::range::parse_range;
 use super::rows::{Format, Writer};
 use super::status::Error;
-use super::{App, Caller, query};
+use super::{App, Caller, answer, query};
 
 /// Rows that are written at once: bounds what is held of an answer, and how long a thread is kept.
 const WRITE_ROWS_MAX: usize = 4_096;
@@ -162,10 +162,7 @@ impl Output {
     /// The last bytes, with what the reader should know.
     fn end(&self, mut writer: Writer) -> Result<Bytes, Error> {
         let stats = self.answer.stats();
-        let cut = Error::Query(query::Error::Limit(
-            "the answer was cut at the limit 'query.rows_max'; narrow the time range, aggregate, or add a LIMIT"
-                .to_owned(),
-        ));
+        let cut = answer::cut();
         let mut bytes = match self.format {
             Format::Csv | Format::Arrow if stats.truncated => {
                 warn!("an answer was broken off: {cut}");
