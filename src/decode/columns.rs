@@ -43,7 +43,7 @@ const FIXED: [&str; slot::FIELDS as usize] = [
     column::OVERFLOW,
 ];
 
-/// A value on its way into a column. Numbers bring their spelling, for a column that is text.
+/// A value on its way into a column. Numbers bring their spelling, for a column that is text; an empty one is made then.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cell<'a> {
     /// A text.
@@ -93,7 +93,11 @@ pub(super) struct Columns {
 
 impl Columns {
     pub fn new() -> Self {
-        let column = |name: &&str| Column::new(name);
+        // The fixed columns are text from the start, whatever comes first.
+        let column = |name: &&str| Column {
+            values: Values::Texts(Texts { offsets: vec![0], bytes: Vec::new() }),
+            ..Column::new(name)
+        };
         Columns {
             columns: FIXED.iter().map(column).collect(),
             slots: HashMap::new(),
@@ -101,11 +105,6 @@ impl Columns {
             raw: BinaryBuilder::new(),
             bytes: 0,
         }
-    }
-
-    /// Rows that are complete.
-    pub fn rows(&self) -> usize {
-        self.times.len()
     }
 
     /// Bytes that the batch takes, at most a few per cent off.
@@ -116,11 +115,6 @@ impl Columns {
     /// The name of a column.
     pub fn name(&self, slot: Slot) -> &str {
         &self.columns[slot as usize].name
-    }
-
-    /// How many slots there are.
-    pub fn slots(&self) -> usize {
-        self.columns.len()
     }
 
     /// The slot of a field; a new one while there are fewer than `fields_max` field columns.
@@ -239,6 +233,8 @@ impl Column {
             (Values::Floats(values), Cell::Integer(value, _)) if number::is_exact(value) => {
                 return values.push(value as f64);
             }
+            (Values::Texts(texts), Cell::Integer(value, "")) => return texts.push(value.to_string().as_bytes()),
+            (Values::Texts(texts), Cell::Float(value, "")) => return texts.push(value.to_string().as_bytes()),
             (Values::Texts(texts), Cell::Integer(_, spelling) | Cell::Float(_, spelling)) => {
                 return texts.push(spelling.as_bytes());
             }
@@ -260,7 +256,7 @@ impl Column {
         let mut texts = Texts { offsets: Vec::with_capacity(self.length + 1), bytes: Vec::new() };
         texts.offsets.push(0);
         for row in 0..self.length {
-            // What stands in a null's place stays empty: the buffer of nulls can't be asked while it is being built.
+            // What stands in a null's place is written too; no one sees it.
             match &self.values {
                 Values::Integers(values) => number::write_integer(values[row], &mut texts.bytes),
                 Values::Floats(values) => number::write_float(values[row], number::Style::Js, &mut texts.bytes),
@@ -292,10 +288,7 @@ impl Column {
     }
 
     fn finish_text(self, rows: usize) -> ArrayRef {
-        match self.finish(rows) {
-            Some((_, array)) => array,
-            None => Arc::new(StringArray::new_null(rows)),
-        }
+        self.finish(rows).map_or_else(|| Arc::new(StringArray::new_null(rows)) as ArrayRef, |(_, array)| array)
     }
 }
 

@@ -18,6 +18,8 @@ pub mod otlp;
 mod outer;
 mod pairs;
 mod records;
+#[cfg(test)]
+mod tests;
 mod token;
 
 /// Limits and settings that every decoder keeps; from the config.
