@@ -87,7 +87,7 @@ pub(super) struct Columns {
     slots: HashMap<Box<str>, Slot>,
     times: Vec<i64>,
     raw: BinaryBuilder,
-    /// Bytes of all values so far, and what nulls take.
+    /// Bytes of all texts so far, and what numbers, offsets and nulls take.
     bytes: usize,
 }
 
@@ -107,7 +107,7 @@ impl Columns {
         }
     }
 
-    /// Bytes that the batch takes, at most a few per cent off.
+    /// Bytes that the batch takes at most, so far.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -134,18 +134,17 @@ impl Columns {
     /// Sets a value of the row that is being made.
     pub fn push(&mut self, slot: Slot, cell: Cell<'_>) {
         let row = self.times.len();
-        self.bytes += 8 + match cell {
-            Cell::Text(text) => text.len(),
-            _ => 0,
-        };
+        if let Cell::Text(text) = cell {
+            self.bytes += text.len();
+        }
         self.columns[slot as usize].push(row, cell);
     }
 
     /// Ends the row.
     pub fn end_row(&mut self, time_ns: i64, raw: Option<&[u8]>) {
         self.times.push(time_ns);
-        // Nulls are filled in later, and take room too.
-        self.bytes += 16 + self.columns.len() + raw.map_or(0, <[u8]>::len);
+        // A number or an offset for each column, whether the row has a value or will be filled with a null.
+        self.bytes += 8 * (2 + self.columns.len()) + raw.map_or(0, <[u8]>::len);
         self.raw.append_option(raw);
     }
 

@@ -200,10 +200,7 @@ impl<'o> Records<'o> {
         if let Some(message) = message {
             self.place_message(message);
         }
-        self.end_row(
-            message.unwrap_or_default(),
-            Ending { shape: None, raw: None, time_ns: given_ns },
-        );
+        self.end_row(message.unwrap_or_default(), Ending { shape: None, raw: None, time_ns: given_ns });
         Ok(())
     }
 
