@@ -43,7 +43,7 @@ const FIXED: [&str; slot::FIELDS as usize] = [
     column::OVERFLOW,
 ];
 
-/// A value on its way into a column. Numbers bring their spelling, for a column that is text.
+/// A value on its way into a column. Numbers bring their spelling, for a column that is text; an empty one is made then.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cell<'a> {
     /// A text.
@@ -87,13 +87,17 @@ pub(super) struct Columns {
     slots: HashMap<Box<str>, Slot>,
     times: Vec<i64>,
     raw: BinaryBuilder,
-    /// Bytes of all values so far, and what nulls take.
+    /// Bytes of all texts so far, and what numbers, offsets and nulls take.
     bytes: usize,
 }
 
 impl Columns {
     pub fn new() -> Self {
-        let column = |name: &&str| Column::new(name);
+        // The fixed columns are text from the start, whatever comes first.
+        let column = |name: &&str| Column {
+            values: Values::Texts(Texts { offsets: vec![0], bytes: Vec::new() }),
+            ..Column::new(name)
+        };
         Columns {
             columns: FIXED.iter().map(column).collect(),
             slots: HashMap::new(),
@@ -103,12 +107,7 @@ impl Columns {
         }
     }
 
-    /// Rows that are complete.
-    pub fn rows(&self) -> usize {
-        self.times.len()
-    }
-
-    /// Bytes that the batch takes, at most a few per cent off.
+    /// Bytes that the batch takes at most, so far.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -116,11 +115,6 @@ impl Columns {
     /// The name of a column.
     pub fn name(&self, slot: Slot) -> &str {
         &self.columns[slot as usize].name
-    }
-
-    /// How many slots there are.
-    pub fn slots(&self) -> usize {
-        self.columns.len()
     }
 
     /// The slot of a field; a new one while there are fewer than `fields_max` field columns.
@@ -140,18 +134,17 @@ impl Columns {
     /// Sets a value of the row that is being made.
     pub fn push(&mut self, slot: Slot, cell: Cell<'_>) {
         let row = self.times.len();
-        self.bytes += 8 + match cell {
-            Cell::Text(text) => text.len(),
-            _ => 0,
-        };
+        if let Cell::Text(text) = cell {
+            self.bytes += text.len();
+        }
         self.columns[slot as usize].push(row, cell);
     }
 
     /// Ends the row.
     pub fn end_row(&mut self, time_ns: i64, raw: Option<&[u8]>) {
         self.times.push(time_ns);
-        // Nulls are filled in later, and take room too.
-        self.bytes += 16 + self.columns.len() + raw.map_or(0, <[u8]>::len);
+        // A number or an offset for each column, whether the row has a value or will be filled with a null.
+        self.bytes += 8 * (2 + self.columns.len()) + raw.map_or(0, <[u8]>::len);
         self.raw.append_option(raw);
     }
 
@@ -239,6 +232,8 @@ impl Column {
             (Values::Floats(values), Cell::Integer(value, _)) if number::is_exact(value) => {
                 return values.push(value as f64);
             }
+            (Values::Texts(texts), Cell::Integer(value, "")) => return texts.push(value.to_string().as_bytes()),
+            (Values::Texts(texts), Cell::Float(value, "")) => return texts.push(value.to_string().as_bytes()),
             (Values::Texts(texts), Cell::Integer(_, spelling) | Cell::Float(_, spelling)) => {
                 return texts.push(spelling.as_bytes());
             }
@@ -260,7 +255,7 @@ impl Column {
         let mut texts = Texts { offsets: Vec::with_capacity(self.length + 1), bytes: Vec::new() };
         texts.offsets.push(0);
         for row in 0..self.length {
-            // What stands in a null's place stays empty: the buffer of nulls can't be asked while it is being built.
+            // What stands in a null's place is written too; no one sees it.
             match &self.values {
                 Values::Integers(values) => number::write_integer(values[row], &mut texts.bytes),
                 Values::Floats(values) => number::write_float(values[row], number::Style::Js, &mut texts.bytes),
@@ -292,10 +287,7 @@ impl Column {
     }
 
     fn finish_text(self, rows: usize) -> ArrayRef {
-        match self.finish(rows) {
-            Some((_, array)) => array,
-            None => Arc::new(StringArray::new_null(rows)),
-        }
+        self.finish(rows).map_or_else(|| Arc::new(StringArray::new_null(rows)) as ArrayRef, |(_, array)| array)
     }
 }
 

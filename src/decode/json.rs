@@ -306,10 +306,11 @@ mod tests {
         Ok(tokens.list.iter().map(pair).collect())
     }
 
-    fn accepted_by_serde(text: &str) -> bool {
+    /// Whether we judge as serde_json does; it gives up at a number beyond range, and says nothing of the rest.
+    fn agrees_with_serde(text: &str) -> bool {
         match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) {
-            Ok(_) => true,
-            Err(error) => error.to_string().starts_with("number out of range"),
+            Ok(_) => scan(text).is_ok(),
+            Err(error) => scan(text).is_err() || error.to_string().starts_with("number out of range"),
         }
     }
 
@@ -344,7 +345,8 @@ mod tests {
         for depth in 120..135 {
             for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
                 let text = format!("{{\"x\":{}1{}}}", open.repeat(depth), close.repeat(depth));
-                assert_eq!(scan(&text).is_ok(), accepted_by_serde(&text), "{depth} {open}");
+                assert!(agrees_with_serde(&text), "{depth} {open}");
+                assert_eq!(scan(&text).is_ok(), depth < 127);
             }
         }
     }
@@ -394,19 +396,19 @@ mod tests {
             let end = (at + cut).min(characters.len());
             characters.splice(at..end, insert.chars());
             let damaged: String = characters.into_iter().collect();
-            prop_assert_eq!(scan(&damaged).is_ok(), accepted_by_serde(&damaged), "{}", damaged);
+            prop_assert!(agrees_with_serde(&damaged), "{}", damaged);
         }
 
         #[test]
         fn judges_any_text_as_serde_does(inside in "[\\[\\]{},:\"\\\\ 0-9.eEtruefalsn+-]{0,24}") {
             let text = format!("{{{inside}}}");
-            prop_assert_eq!(scan(&text).is_ok(), accepted_by_serde(&text), "{}", text);
+            prop_assert!(agrees_with_serde(&text), "{}", text);
         }
 
         #[test]
         fn judges_escapes_as_serde_does(inside in "(\\\\[\\\\\"/bfnrtux]|u|[dD][89abcABCD][0-9a-f]{2}|[0-9a-f]{4}|é){0,6}") {
             let text = format!("{{\"a\":\"{inside}\",\"b\":[\"{inside}\"],\"{inside}\":1}}");
-            prop_assert_eq!(scan(&text).is_ok(), accepted_by_serde(&text), "{}", text);
+            prop_assert!(agrees_with_serde(&text), "{}", text);
         }
 
         #[test]

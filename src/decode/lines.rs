@@ -91,7 +91,7 @@ struct Candidate<'a> {
     name: &'a str,
     text: &'a str,
     value: PlacedValue,
-    /// Written with escapes: never a time, a level or an id.
+    /// Written with escapes, or a list: never a time, a level or an id.
     escaped: bool,
     recognised: Option<Recognised>,
 }
@@ -159,11 +159,18 @@ impl Workshop<'_> {
 
     fn candidate<'t>(&self, text: &'t str, tokens: &'t Tokens, token: &Token) -> Candidate<'t> {
         let name = tokens.name(token);
+        let written = &text[token.inner()];
+        let escaped = match token.value {
+            Value::Text { escaped, .. } => escaped,
+            // A number beyond 64 bits may be an id; a list is none.
+            Value::Verbatim => !written.starts_with(|first: char| first.is_ascii_digit()),
+            _ => false,
+        };
         Candidate {
             name,
-            text: &text[token.inner()],
+            text: written,
             value: placed_value(token.value),
-            escaped: matches!(token.value, Value::Text { escaped: true, .. } | Value::Verbatim),
+            escaped,
             recognised: self.naming.names.recognise(name),
         }
     }

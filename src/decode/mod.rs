@@ -18,6 +18,8 @@ pub mod otlp;
 mod outer;
 mod pairs;
 mod records;
+#[cfg(test)]
+mod tests;
 mod token;
 
 /// Limits and settings that every decoder keeps; from the config.
@@ -31,7 +33,7 @@ pub struct Options {
     pub field_name_bytes_max: usize,
     /// Most field columns of one batch; later fields go to `_overflow`. Default 1,000.
     pub columns_max: usize,
-    /// Most bytes of values that a request may become (labels are repeated for every line). Default 1 GiB.
+    /// Most bytes of values that a request may become (labels are repeated for every line). Default 512 MiB.
     pub batch_bytes_max: usize,
     /// Most rejected lines that are told one by one; the others are only counted. Default 100.
     pub rejections_max: usize,
@@ -62,7 +64,7 @@ impl Default for Options {
             fields_per_line_max: 1_000,
             field_name_bytes_max: 256,
             columns_max: 1_000,
-            batch_bytes_max: 1 << 30,
+            batch_bytes_max: 512 << 20,
             rejections_max: 100,
             future_max_ns: 24 * 3_600 * 1_000_000_000,
             timestamp_names: list(&[

@@ -106,14 +106,14 @@ fn push_record(record: &LogRecord, records: &mut Records<'_>, place: usize, now_
     let given = [record.time_unix_nano, record.observed_time_unix_nano].into_iter().find(|time| *time != 0);
     let time_ns = given.map_or(now_ns, |time| i64::try_from(time).unwrap_or(i64::MAX));
     match record.body.as_ref().and_then(|body| body.value.as_ref()) {
-        None => records.message(None, Some(time_ns), place),
+        None => records.message(None, time_ns, place),
         Some(Value::StringValue(text)) => records.line(text.as_bytes(), Some(time_ns), place),
         Some(value @ Value::KvlistValue(_)) => {
             let mut json = String::new();
             write_json(value, 0, &mut json);
             records.line(json.as_bytes(), Some(time_ns), place)
         }
-        Some(value) => records.message(Some(&text_of(value)), Some(time_ns), place),
+        Some(value) => records.message(Some(&text_of(value)), time_ns, place),
     }
 }
 
@@ -135,7 +135,7 @@ fn push_attribute(prefix: &str, attribute: &KeyValue, depth: usize, outer: &mut 
         Some(Value::IntValue(value)) => push_integer(name, *value, outer, naming),
         Some(Value::BoolValue(value)) => outer.push_field(name, Cell::Boolean(*value), naming),
         Some(Value::DoubleValue(value)) if value.is_finite() => {
-            outer.push_field(name, Cell::Float(*value, &value.to_string()), naming);
+            outer.push_field(name, Cell::Float(*value, ""), naming);
         }
         Some(Value::KvlistValue(list)) if depth < DEPTH_MAX && !list.values.is_empty() => {
             let prefix = format!("{name}.");

@@ -156,7 +156,7 @@ impl Outer {
                     json
                 }
                 Cell::Integer(value, _) => value.to_string(),
-                Cell::Float(_, spelling) => spelling.to_string(),
+                Cell::Float(value, _) => value.to_string(),
                 Cell::Boolean(value) => value.to_string(),
             };
             return overflow::push(&mut self.overflow, name, &json);
@@ -259,8 +259,8 @@ impl Outer {
                 OuterValue::Text(start, end) => {
                     columns.push(*slot, Cell::Text(&self.text[start as usize..end as usize]))
                 }
-                OuterValue::Integer(value) => columns.push(*slot, Cell::Integer(value, &value.to_string())),
-                OuterValue::Float(value) => columns.push(*slot, Cell::Float(value, &value.to_string())),
+                OuterValue::Integer(value) => columns.push(*slot, Cell::Integer(value, "")),
+                OuterValue::Float(value) => columns.push(*slot, Cell::Float(value, "")),
                 OuterValue::Boolean(value) => columns.push(*slot, Cell::Boolean(value)),
             }
         }

@@ -125,6 +125,29 @@ impl<'o> Records<'o> {
     /// Adds a line of any format; `place` is its number in the request, from 1. `given_ns` is the protocol's time.
     /// **Errors**: when the batch has become too large.
     pub fn line(&mut self, line: &[u8], given_ns: Option<i64>, place: usize) -> Result<(), Error> {
+        match given_ns.filter(|ns| *ns > self.latest_ns()) {
+            None => self.line_at(line, given_ns, place),
+            Some(late) => self.with_original_time(late, |records, now_ns| records.line_at(line, Some(now_ns), place)),
+        }
+    }
+
+    /// Adds one with a time that is not believed: now is its time, and what was given stays in `timestamp_original`.
+    fn with_original_time(
+        &mut self,
+        late_ns: i64,
+        add: impl FnOnce(&mut Self, i64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mark = self.outer_mark();
+        let mut text = Vec::new();
+        time::write(late_ns, time::RFC_3339, &mut text);
+        let text = String::from_utf8_lossy(&text);
+        self.outer(|outer, naming| outer.push_field("timestamp_original", Cell::Text(&text), naming));
+        let added = add(self, self.now_ns);
+        self.reset_outer(mark);
+        added
+    }
+
+    fn line_at(&mut self, line: &[u8], given_ns: Option<i64>, place: usize) -> Result<(), Error> {
         if !self.fits(line, place)? {
             return Ok(());
         }
@@ -166,7 +189,10 @@ impl<'o> Records<'o> {
     }
 
     /// Adds a record that has no line: the message alone, and the fields around it. **Errors**: as [`Records::line`].
-    pub fn message(&mut self, message: Option<&str>, given_ns: Option<i64>, place: usize) -> Result<(), Error> {
+    pub fn message(&mut self, message: Option<&str>, given_ns: i64, place: usize) -> Result<(), Error> {
+        if given_ns > self.latest_ns() {
+            return self.with_original_time(given_ns, |records, now_ns| records.message(message, now_ns, place));
+        }
         if !self.fits(message.unwrap_or_default().as_bytes(), place)? {
             return Ok(());
         }
@@ -174,10 +200,7 @@ impl<'o> Records<'o> {
         if let Some(message) = message {
             self.place_message(message);
         }
-        self.end_row(
-            message.unwrap_or_default(),
-            Ending { shape: None, raw: None, time_ns: given_ns.unwrap_or(self.now_ns) },
-        );
+        self.end_row(message.unwrap_or_default(), Ending { shape: None, raw: None, time_ns: given_ns });
         Ok(())
     }
 
@@ -200,7 +223,7 @@ impl<'o> Records<'o> {
         Ok(true)
     }
 
-    /// The given time as a row has it, unless it lies too far ahead.
+    /// Later times are not believed.
     fn latest_ns(&self) -> i64 {
         self.now_ns.saturating_add(self.options.future_max_ns)
     }

@@ -14,6 +14,15 @@ pub enum Style {
     EpochFraction(Digits),
 }
 
+/// RFC 3339 in UTC with as many digits as it takes: how we write times ourselves.
+pub const RFC_3339: Style = Style::Calendar(Calendar {
+    date_separator: b'-',
+    separator: b'T',
+    point: b'.',
+    digits: Digits::Trimmed,
+    zone: Zone::Utc,
+});
+
 /// A date and a time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Calendar {
