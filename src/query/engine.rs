@@ -145,6 +145,8 @@ impl Engine {
         let catalogs = MemoryCatalogProviderList::new();
         datafusion::catalog::CatalogProviderList::register_catalog(&catalogs, "quiver".into(), Arc::new(catalog));
         let mut state = self.state.clone();
+        // From here on `now()` stands still for this statement.
+        state.mark_start_execution();
         state.register_catalog_list(Arc::new(catalogs));
         state
     }

@@ -50,7 +50,7 @@ pub(super) fn read(sql: &str, fields: &FieldNames) -> Result<Read, Error> {
         .map_err(|error| Error::Invalid(point(sql, error.location, 1, &lower_first(&error.message))))?;
     let tokens = resolve_names(tokens, fields);
     let names: BTreeSet<String> = tokens.iter().filter_map(word).map(|word| word.value.clone()).collect();
-    let about_schema = names.contains("information_schema") || tokens.iter().any(|token| starts_inquiry(token));
+    let about_schema = names.contains("information_schema") || tokens.iter().find_map(word).is_some_and(starts_inquiry);
 
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
     let statements =
@@ -171,10 +171,8 @@ fn word(token: &TokenWithSpan) -> Option<&Word> {
     }
 }
 
-fn starts_inquiry(token: &TokenWithSpan) -> bool {
-    word(token).is_some_and(|word| {
-        matches!(word.keyword, Keyword::SHOW | Keyword::DESCRIBE | Keyword::DESC) && word.quote_style.is_none()
-    })
+fn starts_inquiry(first: &Word) -> bool {
+    matches!(first.keyword, Keyword::SHOW | Keyword::DESCRIBE | Keyword::DESC)
 }
 
 /// Replaces unquoted words by the fields they mean, and joins dotted ones.
@@ -335,10 +333,10 @@ mod tests {
     #[test]
     fn a_star_leaves_out_hidden_columns_that_are_named_beside_it() {
         check("SELECT * FROM logs", "SELECT * FROM logs");
-        check("SELECT *, _seq FROM logs", "SELECT * EXCLUDE (\"_seq\"), _seq FROM logs");
+        check("SELECT *, _seq FROM logs", "SELECT * EXCLUDE (_seq), _seq FROM logs");
         check(
             "SELECT * FROM (SELECT *, _seq FROM logs) WHERE level = 'info'",
-            "SELECT * FROM (SELECT * EXCLUDE (\"_seq\"), _seq FROM logs) WHERE level = 'info'",
+            "SELECT * FROM (SELECT * EXCLUDE (_seq), _seq FROM logs) WHERE level = 'info'",
         );
         assert!(read("SELECT * FROM logs", &fields()).unwrap().wildcard);
         assert!(!read("SELECT count(*) FROM logs", &fields()).unwrap().wildcard);
@@ -365,5 +363,6 @@ mod tests {
         }
         check("EXPLAIN SELECT 1", "EXPLAIN SELECT 1");
         assert!(read("SHOW TABLES", &fields()).unwrap().about_schema);
+        assert!(!read("SELECT _seq FROM logs ORDER BY _seq DESC", &fields()).unwrap().about_schema);
     }
 }
