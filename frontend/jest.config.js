@@ -3,13 +3,13 @@ process.env.TZ = 'UTC';
 
 const scaffold = require('./.config/jest.config');
 
-const [pattern, [transformer, options]] = Object.entries(scaffold.transform)[0];
+const [[transformer, options]] = Object.values(scaffold.transform);
 
 module.exports = {
-  // Jest configuration provided by the scaffold, with React's automatic JSX runtime.
+  // Jest configuration provided by the scaffold, with React's automatic JSX runtime, and .mjs files read too.
   ...scaffold,
   transform: {
-    [pattern]: [
+    '^.+\\.m?(t|j)sx?$': [
       transformer,
       { ...options, jsc: { ...options.jsc, target: 'es2022', transform: { react: { runtime: 'automatic' } } } },
     ],
