@@ -8,10 +8,10 @@ HTMLCanvasElement.prototype.getContext = () => ({ measureText: (text) => ({ widt
 jest.spyOn(console, 'info').mockImplementation(() => undefined);
 
 // Nothing in jsdom has a size or a place, and Grafana's lists and tooltips show nothing without one.
-const box = { x: 0, y: 0, top: 0, left: 0, right: 120, bottom: 120, width: 120, height: 120 };
+const box = { x: 0, y: 0, top: 0, left: 0, right: 600, bottom: 600, width: 600, height: 600 };
 Element.prototype.getBoundingClientRect = () => ({ ...box, toJSON: () => box });
-for (const side of ['offsetHeight', 'offsetWidth']) {
-  Object.defineProperty(HTMLElement.prototype, side, { configurable: true, value: 120 });
+for (const side of ['clientHeight', 'clientWidth', 'offsetHeight', 'offsetWidth']) {
+  Object.defineProperty(HTMLElement.prototype, side, { configurable: true, value: 600 });
 }
 global.IntersectionObserver = class {
   observe() {}
