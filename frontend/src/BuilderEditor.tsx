@@ -2,9 +2,10 @@
  * The builder: conditions, what to show, and how much of it, without a word of SQL.
  * Invariant: everything on the screen is in the model; there is no state of its own beside texts being typed.
  */
-import { CoreApp, TimeRange } from '@grafana/data';
+import { css } from '@emotion/css';
+import { TimeRange } from '@grafana/data';
 import { Button, ComboboxOption, IconButton, InlineField, InlineLabel, RadioButtonGroup, Stack } from '@grafana/ui';
-import { ReactNode } from 'react';
+import { ComponentProps, ReactNode } from 'react';
 
 import { fieldOptions, FilterRows } from './FilterRows';
 import {
@@ -25,7 +26,6 @@ export interface Props {
   builder: Builder;
   store: Store;
   range?: TimeRange;
-  app?: CoreApp;
   variables: string[];
   defaultLimit: number;
   onChange: (builder: Builder) => void;
@@ -47,10 +47,10 @@ const SHOW: Array<ComboboxOption<string>> = [
 ];
 
 const SEARCH_OPS: Array<ComboboxOption<SearchOp>> = [
-  { value: 'contains', label: 'contains', description: 'has this text, case-sensitive' },
-  { value: '!contains', label: 'not contains', description: 'does not have this text' },
-  { value: '=~', label: 'matches', description: 'a regular expression' },
-  { value: '!~', label: 'not matches', description: 'a regular expression' },
+  { value: 'contains', label: 'contains' },
+  { value: '!contains', label: 'not contains' },
+  { value: '=~', label: 'matches' },
+  { value: '!~', label: 'not matches' },
 ];
 
 const DIRECTIONS = [
@@ -80,7 +80,10 @@ export function BuilderEditor({ builder, store, range, variables, defaultLimit, 
           }
         />
       </Row>
-      <Row label="Text" tooltip="Conditions on the message of the line. All of them must hold.">
+      <Row
+        label="Text"
+        tooltip="Conditions on the message of the line. All of them must hold; contains is case-sensitive."
+      >
         <SearchRows
           search={builder.search}
           onChange={(search) =>
@@ -108,7 +111,14 @@ function hasText(search: Search): boolean {
   return search.text !== '';
 }
 
-export function Row({ label, tooltip, children }: { label: string; tooltip?: string; children: ReactNode }) {
+/** Grafana's inline field without the margin that puts it out of line with its neighbours. */
+function Labelled(props: ComponentProps<typeof InlineField>) {
+  return <InlineField {...props} className={flush} />;
+}
+
+const flush = css({ margin: 0 });
+
+function Row({ label, tooltip, children }: { label: string; tooltip?: string; children: ReactNode }) {
   return (
     <Stack direction="row" gap={0.5} alignItems="flex-start">
       <InlineLabel width={LABEL_WIDTH} tooltip={tooltip}>
@@ -130,6 +140,7 @@ function SearchRows({ search, onChange }: { search: Search[]; onChange: (search:
           <Picker
             label={`Operator of text ${index + 1}`}
             testId={`quiver-search-${index + 1}-op`}
+            minWidth={16}
             maxWidth={20}
             value={item.op}
             options={SEARCH_OPS}
@@ -177,12 +188,13 @@ function AggregateFields({ builder, store, range, onChange }: PatchProps & Pick<
       <Picker
         label="Show"
         testId="quiver-aggregate"
+        minWidth={22}
         value={aggregate?.function ?? LINES}
         options={SHOW}
         onChange={(chosen) => onChange({ aggregate: aggregateOf(chosen, aggregate) })}
       />
       {aggregate && needsField(aggregate.function) && (
-        <InlineField label="of" transparent>
+        <Labelled label="of" transparent>
           <Picker
             label="Field to aggregate"
             testId="quiver-aggregate-field"
@@ -193,10 +205,10 @@ function AggregateFields({ builder, store, range, onChange }: PatchProps & Pick<
             options={fieldOptions(store, range, ({ type }) => !isNumeric || type === 'integer' || type === 'float')}
             onChange={(field) => change({ field })}
           />
-        </InlineField>
+        </Labelled>
       )}
       {aggregate?.function === 'quantile' && (
-        <InlineField label="at" transparent tooltip="0.95 is the 95th percentile">
+        <Labelled label="at" transparent tooltip="0.95 is the 95th percentile">
           <TextBox
             label="Quantile, 0 to 1"
             testId="quiver-quantile"
@@ -208,11 +220,11 @@ function AggregateFields({ builder, store, range, onChange }: PatchProps & Pick<
             value={String(aggregate.quantile)}
             onCommit={(text) => change({ quantile: Math.min(1, Math.max(0, Number(text) || 0)) })}
           />
-        </InlineField>
+        </Labelled>
       )}
       {aggregate && (
         <>
-          <InlineField label="by" transparent tooltip="One series for each value of these fields">
+          <Labelled label="by" transparent tooltip="One series for each value of these fields">
             <MultiPicker
               label="Group by"
               testId="quiver-group-by"
@@ -222,8 +234,8 @@ function AggregateFields({ builder, store, range, onChange }: PatchProps & Pick<
               options={fieldOptions(store, range, ({ type }) => type !== 'time')}
               onChange={(groupBy) => onChange({ groupBy })}
             />
-          </InlineField>
-          <InlineField label="every" transparent tooltip="Width of a time bucket, such as 5m">
+          </Labelled>
+          <Labelled label="every" transparent tooltip="Width of a time bucket, such as 5m">
             <TextBox
               label="Width of a time bucket"
               testId="quiver-step"
@@ -232,7 +244,7 @@ function AggregateFields({ builder, store, range, onChange }: PatchProps & Pick<
               value={builder.step}
               onCommit={(step) => onChange({ step: step.trim() })}
             />
-          </InlineField>
+          </Labelled>
         </>
       )}
     </>
@@ -250,7 +262,7 @@ function LimitFields({ builder, defaultLimit, onChange }: PatchProps & { default
   const isLines = builder.aggregate === null;
   return (
     <>
-      <InlineField label="Limit" tooltip={isLines ? 'Lines at most' : 'Series at most'}>
+      <Labelled label="Limit" tooltip={isLines ? 'Lines at most' : 'Series at most'}>
         <TextBox
           label="Limit"
           testId="quiver-limit"
@@ -261,9 +273,9 @@ function LimitFields({ builder, defaultLimit, onChange }: PatchProps & { default
           value={builder.limit === 0 ? '' : String(builder.limit)}
           onCommit={(text) => onChange({ limit: Math.max(0, Math.floor(Number(text) || 0)) })}
         />
-      </InlineField>
+      </Labelled>
       {isLines && (
-        <InlineField label="Direction" tooltip="Which end of the time range is kept where there are more lines">
+        <Labelled label="Direction" tooltip="Which end of the time range is kept where there are more lines">
           <RadioButtonGroup<Direction>
             aria-label="Direction"
             data-testid="quiver-direction"
@@ -271,7 +283,7 @@ function LimitFields({ builder, defaultLimit, onChange }: PatchProps & { default
             options={DIRECTIONS}
             onChange={(direction) => onChange({ direction })}
           />
-        </InlineField>
+        </Labelled>
       )}
     </>
   );

@@ -7,7 +7,7 @@ import { GrafanaTheme2 } from '@grafana/data';
 import { CodeEditor as MonacoCodeEditor, Monaco, MonacoEditor, monacoTypes, useStyles2 } from '@grafana/ui';
 import { useEffect, useRef } from 'react';
 
-import { complete, Completion, CompletionKind, CompletionSources, documentationOf } from './completion';
+import { complete, Completion, CompletionKind, CompletionSources, documentationOf, replacedLength } from './completion';
 
 export interface Props {
   value: string;
@@ -102,8 +102,17 @@ function registerLanguageSupport(editor: MonacoEditor, monaco: Monaco, sources: 
         endColumn: position.column,
       });
       const items = await complete(before, sources());
-      const range = replacedRange(model, position);
-      return { suggestions: items.map((item, index) => toSuggestion(item, index, range, monaco)) };
+      const after = model.getLineContent(position.lineNumber)[position.column - 1];
+      const range = {
+        startLineNumber: position.lineNumber,
+        endLineNumber: position.lineNumber,
+        // A literal that began on an earlier line is replaced from the start of this one.
+        startColumn: Math.max(1, position.column - replacedLength(before)),
+        endColumn: position.column,
+      };
+      return {
+        suggestions: items.map((item, index) => toSuggestion(item, index, overClosing(item, range, after), monaco)),
+      };
     },
   });
   const hovers = monaco.languages.registerHoverProvider('sql', {
@@ -118,19 +127,13 @@ function registerLanguageSupport(editor: MonacoEditor, monaco: Monaco, sources: 
   return [completions, hovers];
 }
 
-/** The word under the cursor with the dollar sign before it, which Monaco takes for punctuation. */
-function replacedRange(model: monacoTypes.editor.ITextModel, position: monacoTypes.Position): monacoTypes.IRange {
-  const word = model.getWordUntilPosition(position);
-  const line = model.getLineContent(position.lineNumber);
-  const startColumn = line[word.startColumn - 2] === '$' ? word.startColumn - 1 : word.startColumn;
-  return {
-    startLineNumber: position.lineNumber,
-    endLineNumber: position.lineNumber,
-    startColumn,
-    endColumn: position.column,
-  };
+/** Monaco closes a quote as soon as one is typed: an item that brings its own closing quote goes over that one. */
+function overClosing(item: Completion, range: monacoTypes.IRange, after: string | undefined): monacoTypes.IRange {
+  const closes = item.insertText.endsWith('"') && !item.insertText.startsWith('"');
+  return closes && after === '"' ? { ...range, endColumn: range.endColumn + 1 } : range;
 }
 
+/** The word under the cursor, with the dollar sign before it, which Monaco takes for punctuation. */
 function wordAt(model: monacoTypes.editor.ITextModel, position: monacoTypes.Position): string | undefined {
   const word = model.getWordAtPosition(position);
   if (!word) {

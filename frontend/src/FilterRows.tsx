@@ -20,20 +20,20 @@ export interface Props {
 }
 
 const OPS: Array<ComboboxOption<FilterOp>> = [
-  { value: '=', label: '=', description: 'is exactly' },
-  { value: '!=', label: '≠', description: 'is not; also lines without the field' },
-  { value: 'in', label: 'in', description: 'is one of' },
-  { value: '!in', label: 'not in', description: 'is none of' },
-  { value: 'contains', label: 'contains', description: 'has this text in it, case-sensitive' },
-  { value: '!contains', label: 'not contains', description: 'does not have this text in it' },
-  { value: '=~', label: '=~', description: 'matches a regular expression' },
-  { value: '!~', label: '!~', description: 'does not match a regular expression' },
-  { value: '<', label: '<', description: 'less than' },
-  { value: '<=', label: '≤', description: 'at most' },
-  { value: '>', label: '>', description: 'greater than' },
-  { value: '>=', label: '≥', description: 'at least' },
-  { value: 'exists', label: 'exists', description: 'the line has the field' },
-  { value: '!exists', label: 'absent', description: 'the line does not have the field' },
+  { value: '=', label: '=' },
+  { value: '!=', label: '≠' },
+  { value: 'in', label: 'is one of' },
+  { value: '!in', label: 'is none of' },
+  { value: 'contains', label: 'contains' },
+  { value: '!contains', label: 'not contains' },
+  { value: '=~', label: 'matches' },
+  { value: '!~', label: 'not matches' },
+  { value: '<', label: '<' },
+  { value: '<=', label: '≤' },
+  { value: '>', label: '>' },
+  { value: '>=', label: '≥' },
+  { value: 'exists', label: 'exists' },
+  { value: '!exists', label: 'is absent' },
 ];
 
 const PATTERN_OR_NUMBER: FilterOp[] = ['=~', '!~', 'contains', '!contains', '<', '<=', '>', '>='];
@@ -108,8 +108,8 @@ function FilterRow({ number, filter, others, store, range, variables, onChange, 
       <Picker
         label={`Operator of filter ${number}`}
         testId={testId('op')}
-        minWidth={8}
-        maxWidth={16}
+        minWidth={14}
+        maxWidth={18}
         value={filter.op}
         options={OPS}
         onChange={(op) => onChange(withOp(filter, op as FilterOp))}
@@ -129,7 +129,7 @@ function FilterRow({ number, filter, others, store, range, variables, onChange, 
         <TextBox
           label={`Value of filter ${number}`}
           testId={testId('value')}
-          placeholder="Value"
+          placeholder={filter.op === '=~' || filter.op === '!~' ? 'Regular expression' : 'Value'}
           width={24}
           value={filter.value}
           onCommit={(value) => onChange({ ...filter, value })}

@@ -22,7 +22,7 @@ interface Common {
 }
 
 export function Picker(props: Common & { value: string | null; onChange: (value: string) => void }) {
-  const { label, testId, value, onChange, custom = false, options, minWidth = 12, maxWidth = 40, ...rest } = props;
+  const { label, testId, value, onChange, custom = false, options, minWidth = 16, maxWidth = 40, ...rest } = props;
   const id = useId();
   return (
     <>
@@ -88,15 +88,18 @@ export interface TextBoxProps {
 export function TextBox({ label, testId, value, onCommit, ...rest }: TextBoxProps) {
   // null: not being edited, the value given is shown.
   const [draft, setDraft] = useState<string | null>(null);
-  const commit = () => {
-    if (draft !== null && draft !== value) {
+  const commit = (): boolean => {
+    const changed = draft !== null && draft !== value;
+    if (changed) {
       onCommit(draft);
     }
     setDraft(null);
+    return changed;
   };
   const onKeyDown = (event: KeyboardEvent) => {
-    if (event.key === 'Enter') {
-      commit();
+    // What is committed runs by itself: Ctrl+Enter must not run it a second time.
+    if (event.key === 'Enter' && commit()) {
+      event.stopPropagation();
     }
   };
   return (

@@ -83,7 +83,7 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
   };
 
   return (
-    // A text box inside commits on Enter before the event comes up here, so the query that runs is the one on the screen.
+    // A text box inside commits (and so runs) what was typed; its event only comes up here when there was nothing new.
     <div data-testid="quiver-query-editor" onKeyDown={onKeyDown}>
       <Stack direction="column" gap={1}>
         <Stack direction="row" gap={1} alignItems="center" wrap="wrap">
@@ -100,7 +100,7 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
             <Picker
               label="Format"
               testId="quiver-format"
-              maxWidth={18}
+              minWidth={22}
               value={model.format}
               options={FORMATS}
               onChange={(format) => {

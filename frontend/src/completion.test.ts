@@ -1,4 +1,4 @@
-import { columnText, complete, CompletionSources, documentationOf } from './completion';
+import { columnText, complete, CompletionSources, documentationOf, replacedLength } from './completion';
 
 const SOURCES: CompletionSources = {
   columns: async () => [
@@ -85,5 +85,20 @@ describe('columnText', () => {
     ['a"b', '"a""b"'],
   ])('%s: %s', (name, expected) => {
     expect(columnText(name)).toBe(expected);
+  });
+});
+
+describe('replacedLength', () => {
+  it.each([
+    ['SELECT ser', 'ser'],
+    ['SELECT count(http.me', 'http.me'],
+    ['SELECT ', ''],
+    ['WHERE $__t', '$__t'],
+    ['SELECT "http.me', 'http.me'],
+    ["WHERE service = 'payments a-", 'payments a-'],
+    ["WHERE service IN ('a', 'b-", 'b-'],
+    ["WHERE message LIKE '%a $le", '$le'],
+  ])('%s', (before, replaced) => {
+    expect(before.slice(before.length - replacedLength(before))).toBe(replaced);
   });
 });

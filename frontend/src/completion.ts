@@ -135,6 +135,18 @@ export async function complete(before: string, sources: CompletionSources): Prom
   return [...columns, ...functions, ...macroCompletions(), ...keywordCompletions(), ...variableCompletions(sources)];
 }
 
+/** How many characters before the cursor a completion replaces: names with dots and values with spaces are one word here. */
+export function replacedLength(before: string): number {
+  if (isInLiteral(before)) {
+    const literal = before.slice(before.lastIndexOf("'") + 1);
+    return openComparison(before) === undefined ? (/\$?\w*$/.exec(literal)?.[0].length ?? 0) : literal.length;
+  }
+  if (count(before, '"') % 2 === 1) {
+    return before.length - before.lastIndexOf('"') - 1;
+  }
+  return /[\w.$]*$/.exec(before)?.[0].length ?? 0;
+}
+
 /** The documentation of one word, for the editor's hover. */
 export async function documentationOf(word: string, sources: CompletionSources): Promise<Completion | undefined> {
   const wanted = word.toLowerCase();

@@ -17,6 +17,7 @@ import { finalize, lastValueFrom, NEVER, of } from 'rxjs';
 import { QuiverDatasource } from './datasource';
 import { templates, TestVariable } from './testTemplates';
 import { QuiverOptions, QuiverQuery, VariableQuery } from './types';
+import { QuiverVariableSupport } from './variableSupport';
 
 const T = 1_767_268_800_000;
 
@@ -411,7 +412,10 @@ describe('ad-hoc filters', () => {
 describe('variables', () => {
   const ask = (source: QuiverDatasource, query: Partial<VariableQuery>) =>
     lastValueFrom(
-      source.variables!.query!(request([{ refId: 'variable', ...query } as unknown as QuiverQuery]) as never)
+      (source.variables as QuiverVariableSupport).query({
+        ...request([]),
+        targets: [{ refId: 'variable', ...query } as VariableQuery],
+      })
     );
 
   it('lists the values of a field under filters', async () => {
