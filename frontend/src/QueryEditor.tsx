@@ -11,7 +11,7 @@ import { CodeEditor } from './CodeEditor';
 import { CompletionSources } from './completion';
 import type { QuiverDatasource } from './datasource';
 import { EditorMode, Format, normalize, QueryModel } from './model';
-import { Picker } from './Picker';
+import { Picker, TextBox } from './Picker';
 import { messageOf } from './store';
 import { DEFAULT_LIMIT, QuiverOptions, QuiverQuery } from './types';
 
@@ -96,7 +96,7 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
             disabled={busy}
             onChange={switchTo}
           />
-          <InlineField label="Format" htmlFor="quiver-format" transparent>
+          <InlineField label="Format" transparent>
             <Picker
               label="Format"
               testId="quiver-format"
@@ -109,6 +109,24 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
               }}
             />
           </InlineField>
+          {model.widen !== undefined && (
+            <InlineField
+              label="Widened by"
+              transparent
+              tooltip="The time range is widened by this much on both sides; a link from a trace does so. Empty it to keep to the range."
+            >
+              <TextBox
+                label="Widened by"
+                testId="quiver-widen"
+                width={10}
+                value={model.widen}
+                onCommit={(widen) => {
+                  onChange({ ...query, widen: widen.trim() || undefined });
+                  onRunQuery();
+                }}
+              />
+            </InlineField>
+          )}
           {app !== CoreApp.Explore && (
             <Button
               size="sm"

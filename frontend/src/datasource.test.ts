@@ -280,7 +280,9 @@ describe('supplementary queries', () => {
       purpose: 'logs-sample',
       builder: { aggregate: null, groupBy: [], limit: 7 },
     });
-    expect(refIds(SupplementaryQueryType.LogsSample, BUILDER)).toBeUndefined();
+    expect(
+      refIds(SupplementaryQueryType.LogsSample, BUILDER, sql, { ...sql, format: 'table' }, { ...sql, format: 'series' })
+    ).toEqual([['log-sample-S', 'logs-sample']]);
   });
 
   it('has nothing beside a hidden query', () => {

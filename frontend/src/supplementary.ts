@@ -31,8 +31,8 @@ function volumeQuery(query: QuiverQuery): QuiverQuery | undefined {
 
 function sampleQuery(query: QuiverQuery, limit = SAMPLE_LIMIT): QuiverQuery | undefined {
   const model = normalize(query);
-  if (asksForLines(model) || model.editor === 'sql') {
-    // Which lines stand behind a SQL metric only the store can tell; the model has no place to ask it yet.
+  // A table may hold anything; numbers are made of lines, and the backend finds which.
+  if (asksForLines(model) || (model.editor === 'sql' && model.format === 'table')) {
     return undefined;
   }
   return {
