@@ -1,0 +1,85 @@
+/**
+ * The types Grafana hands to this plugin: a query as stored, the settings, the answers of the resource calls.
+ * The query model itself stands in model.ts.
+ */
+import { DataSourceJsonData } from '@grafana/data';
+import { DataQuery } from '@grafana/schema';
+
+import { Filter, PartialModel } from './model';
+
+/** Set by Explore when it asks for a further page. */
+export const INFINITE_SCROLL = 'infiniteScroll';
+
+/** A query as a panel stores it: any part of the model may be missing. */
+export type QuiverQuery = DataQuery &
+  Omit<PartialModel, 'refId'> & {
+    supportingQueryType?: string;
+  };
+
+export interface TraceSettings {
+  datasourceUid?: string;
+  /** Stored beside the uid because the backend, which writes the links, cannot look it up. */
+  datasourceName?: string;
+  fieldNames?: string[];
+  externalUrl?: string;
+}
+
+/** jsonData. Header names sit beside these as httpHeaderName1, httpHeaderName2 … (headers.ts). */
+export interface QuiverOptions extends DataSourceJsonData {
+  tenant?: string;
+  timeoutSeconds?: number;
+  defaultLimit?: number;
+  traces?: TraceSettings;
+  tlsSkipVerify?: boolean;
+  tlsAuth?: boolean;
+  tlsAuthWithCACert?: boolean;
+  serverName?: string;
+}
+
+/** secureJsonData: goes in, never comes back out. Header values: httpHeaderValue1 … */
+export interface QuiverSecrets {
+  token?: string;
+  basicAuthPassword?: string;
+  tlsCACert?: string;
+  tlsClientCert?: string;
+  tlsClientKey?: string;
+  [headerValue: `httpHeaderValue${number}`]: string | undefined;
+}
+
+export const DEFAULT_TIMEOUT_SECONDS = 30;
+export const DEFAULT_LIMIT = 1000;
+export const DEFAULT_TRACE_FIELDS = ['trace_id'];
+
+export type ColumnType = 'string' | 'integer' | 'float' | 'boolean' | 'time';
+
+/** A column of the store's table, as `GET fields` answers it. */
+export interface Column {
+  name: string;
+  type: ColumnType;
+}
+
+/** A value of one column and how many lines have it, as `GET fields/values` answers it. */
+export interface ColumnValue {
+  value: string;
+  count: number;
+}
+
+/** A SQL function, as `GET functions` answers it. */
+export interface SqlFunction {
+  name: string;
+  description: string;
+  syntax: string;
+}
+
+/** What a template variable asks the store for. */
+export interface VariableQuery extends DataQuery {
+  kind: 'fields' | 'values' | 'sql';
+  /** kind values: whose values. */
+  field?: string;
+  /** kind values: only of lines that match. */
+  filters?: Filter[];
+  /** kind values: at most so many. */
+  limit?: number;
+  /** kind sql: first column, or `__text` and `__value`. */
+  sql?: string;
+}
