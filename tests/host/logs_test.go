@@ -37,12 +37,14 @@ func wantLogLines(t *testing.T, frame *data.Frame) {
 		"severity":  {data.FieldTypeString, data.FieldTypeNullableString},
 		"id":        {data.FieldTypeString, data.FieldTypeNullableString},
 		"labels":    {data.FieldTypeJSON, data.FieldTypeNullableJSON},
-		"traceID":   {data.FieldTypeNullableString},
 	}
 	for name, allowed := range types {
 		if found := field(t, frame, name); !slices.Contains(allowed, found.Type()) {
 			t.Errorf("field %q has type %s, want one of %v", name, found.Type(), allowed)
 		}
+	}
+	if traces, _ := frame.FieldByName("traceID"); traces != nil && traces.Type() != data.FieldTypeNullableString {
+		t.Errorf("traceID has type %s: a line without a trace needs a null", traces.Type())
 	}
 	// A live frame whose first text field is `labels` is taken for another format; time has to stand first.
 	if frame.Fields[0].Name != "timestamp" || frame.Fields[1].Name != "body" {
