@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/golang/snappy v1.0.0
+	github.com/grafana/dataplane/sdata v0.0.9
 	github.com/grafana/grafana-plugin-sdk-go v0.281.0
 	github.com/grafana/loki/pkg/push v0.0.0-20250630054201-94c0ba7b0952
 	github.com/hashicorp/go-hclog v1.6.3
