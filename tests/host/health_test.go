@@ -10,6 +10,13 @@ import (
 	"quiver/tests/host/grafana"
 )
 
+// instanceAt is a data source of its own for every test: Grafana gives new settings a new time, never an old one.
+func instanceAt(t *testing.T, grpcAddress string) grafana.Instance {
+	instance := grafana.NewInstance(grpcAddress)
+	instance.UID = t.Name()
+	return instance
+}
+
 func health(t *testing.T, instance grafana.Instance) *backend.CheckHealthResult {
 	t.Helper()
 	result, err := plugin.CheckHealth(contextOf(t), instance)
@@ -43,13 +50,13 @@ func TestHealthyStore(t *testing.T) {
 
 func TestHealthWhenNothingListens(t *testing.T) {
 	address := freeAddress(t)
-	wantUnhealthy(t, grafana.NewInstance(address), address, "refused")
+	wantUnhealthy(t, instanceAt(t, address), address, "refused")
 }
 
 // The most likely mistake of all: the URL of the HTTP port, where the logs are pushed to.
 func TestHealthOnTheHTTPPortNamesTheGRPCPort(t *testing.T) {
 	h := newHost(t)
-	instance := grafana.NewInstance(h.store.HTTP)
+	instance := instanceAt(t, h.store.HTTP)
 	wantUnhealthy(t, instance, "grpc")
 }
 
@@ -59,36 +66,36 @@ func TestHealthOfAServerThatNeverAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	instance := grafana.NewInstance(listener.Addr().String())
+	instance := instanceAt(t, listener.Addr().String())
 	instance.JSONData["timeoutSeconds"] = 1
 	wantUnhealthy(t, instance, listener.Addr().String())
 }
 
 func TestHealthWithoutURL(t *testing.T) {
-	instance := grafana.NewInstance("")
+	instance := instanceAt(t, "")
 	instance.URL = ""
 	wantUnhealthy(t, instance, "url")
 }
 
 func TestHealthWithAnUnusableURL(t *testing.T) {
-	instance := grafana.NewInstance("")
+	instance := instanceAt(t, "")
 	instance.URL = "not a url"
 	wantUnhealthy(t, instance, "not a url")
 }
 
 func TestHealthWithTLSOnAPlainPort(t *testing.T) {
 	h := newHost(t)
-	instance := grafana.NewInstance(h.store.GRPC)
+	instance := instanceAt(t, h.store.GRPC)
 	instance.URL = "https://" + h.store.GRPC
 	wantUnhealthy(t, instance, "tls")
 }
 
 func TestHealthWithTokens(t *testing.T) {
 	h := newHost(t, "QUIVER_SERVER_AUTH_TOKENS=the-right-one")
-	without := grafana.NewInstance(h.store.GRPC)
+	without := instanceAt(t, h.store.GRPC)
 	wantUnhealthy(t, without, "token")
 
-	wrong := grafana.NewInstance(h.store.GRPC)
+	wrong := instanceAt(t, h.store.GRPC)
 	wrong.UID = "wrong-token"
 	wrong.Secrets = map[string]string{"token": "the-wrong-one"}
 	wantUnhealthy(t, wrong, "token")
@@ -96,7 +103,7 @@ func TestHealthWithTokens(t *testing.T) {
 		t.Errorf("message %q tells the secret", message)
 	}
 
-	right := grafana.NewInstance(h.store.GRPC)
+	right := instanceAt(t, h.store.GRPC)
 	right.UID = "right-token"
 	right.Secrets = map[string]string{"token": "the-right-one"}
 	if result := health(t, right); result.Status != backend.HealthStatusOk {
@@ -107,7 +114,7 @@ func TestHealthWithTokens(t *testing.T) {
 // Somebody corrects the token in the form and presses "Save & test" again: the same data source, newer settings.
 func TestHealthAfterTheTokenIsCorrected(t *testing.T) {
 	h := newHost(t, "QUIVER_SERVER_AUTH_TOKENS=the-right-one")
-	instance := grafana.NewInstance(h.store.GRPC)
+	instance := instanceAt(t, h.store.GRPC)
 	instance.UID = "corrected"
 	instance.Secrets = map[string]string{"token": "the-wrong-one"}
 	wantUnhealthy(t, instance, "token")
