@@ -61,6 +61,8 @@ func Start(binary string, logs io.Writer) (*Plugin, error) {
 		"GF_ENTERPRISE_LICENSE_PATH=",
 		"GF_ENTERPRISE_APP_URL=http://localhost:3000/",
 	}
+	// Its own process group: a Ctrl-C in a terminal reaches only us, and we end our children in order.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	client := goplugin.NewClient(&goplugin.ClientConfig{
 		Cmd: command,
 		HandshakeConfig: goplugin.HandshakeConfig{
