@@ -78,7 +78,7 @@ func (s *Screen) EndStatus() {
 
 // Title heads a panel, with a note at the right.
 func (s *Screen) Title(title, note string) {
-	rule := Width - 6 - utf8.RuneCountInString(title) - utf8.RuneCountInString(note)
+	rule := Width - 7 - utf8.RuneCountInString(title) - utf8.RuneCountInString(note)
 	s.Line("")
 	s.Line("%s %s %s %s %s", s.Paint(Grey, "──"), s.Paint(Bold, title), s.Paint(Grey, strings.Repeat("─", max(rule, 1))),
 		s.Paint(Grey, note), s.Paint(Grey, "─"))
@@ -138,7 +138,7 @@ func (s *Screen) Rows(rows []Row) {
 			s.Paint(Cyan, Pad(row.Service, 20)),
 			Cut(row.Text, Width-43))
 		if row.LinkTitle != "" {
-			s.Line("  %s %s %s", strings.Repeat(" ", 18), s.Paint(Grey, "↳ "+row.LinkTitle+" in "+row.LinkTo),
+			s.Line("  %s %s %s", strings.Repeat(" ", 11), s.Paint(Grey, "↳ "+row.LinkTitle+" in "+row.LinkTo),
 				s.Paint(Blue, s.link(row.LinkURL)))
 		}
 	}
@@ -194,15 +194,27 @@ func (s *Screen) StackedBars(stacks []Stack, times []time.Time) {
 	}
 	s.Line("  %s", s.Paint(Grey, "       └"+strings.Repeat("─", width*columns+1)))
 	s.Line("  %s", s.Paint(Grey, "         "+axis(times, width, s.zone)))
-	var legend []string
+	s.legend(stacks)
+}
+
+// legend names the stacks and their totals, on as many lines as it takes.
+func (s *Screen) legend(stacks []Stack) {
+	const indent = 11
+	line, used := "", indent
 	for i, stack := range stacks {
 		total := 0.0
 		for _, count := range stack.Counts {
 			total += count
 		}
-		legend = append(legend, s.Paint(LevelColour(stack.Name), glyphs[min(i, len(glyphs)-1)]+" "+stack.Name)+" "+Number(total))
+		name := glyphs[min(i, len(glyphs)-1)] + " " + stack.Name
+		width := utf8.RuneCountInString(name+Number(total)) + 4
+		if used+width > Width {
+			s.Line("%s%s", strings.Repeat(" ", indent), line)
+			line, used = "", indent
+		}
+		line, used = line+s.Paint(LevelColour(stack.Name), name)+" "+Number(total)+"   ", used+width
 	}
-	s.Line("           %s", strings.Join(legend, "   "))
+	s.Line("%s%s", strings.Repeat(" ", indent), strings.TrimRight(line, " "))
 }
 
 func (s *Screen) cell(stacks []Stack, column int, height float64, width int) string {

@@ -74,7 +74,7 @@ func TestNumber(t *testing.T) {
 
 func TestSparkline(t *testing.T) {
 	got := sparkline([]float64{0, 1, 2, 4, math.NaN(), 8})
-	if want := "▁▁▃▅ █" + strings.Repeat(" ", 24); got != want {
+	if want := "▁▂▃▅ █" + strings.Repeat(" ", 24); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
