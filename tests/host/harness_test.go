@@ -65,6 +65,9 @@ func binaryFrom(variable, remedy string) (string, error) {
 	if path == "" {
 		return "", fmt.Errorf("%s is not set; run %s (or `make test`, which does both)", variable, remedy)
 	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join("../..", path) // as typed at the top of the repository
+	}
 	absolute, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
