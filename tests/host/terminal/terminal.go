@@ -78,10 +78,12 @@ func (s *Screen) EndStatus() {
 
 // Title heads a panel, with a note at the right.
 func (s *Screen) Title(title, note string) {
-	rule := Width - 7 - utf8.RuneCountInString(title) - utf8.RuneCountInString(note)
+	if note != "" {
+		note = " " + note + " ─"
+	}
+	rule := Width - 4 - utf8.RuneCountInString(title) - utf8.RuneCountInString(note)
 	s.Line("")
-	s.Line("%s %s %s %s %s", s.Paint(Grey, "──"), s.Paint(Bold, title), s.Paint(Grey, strings.Repeat("─", max(rule, 1))),
-		s.Paint(Grey, note), s.Paint(Grey, "─"))
+	s.Line("%s %s %s", s.Paint(Grey, "──"), s.Paint(Bold, title), s.Paint(Grey, strings.Repeat("─", max(rule, 1))+note))
 }
 
 // Cut shortens a text to so many characters.
@@ -161,7 +163,7 @@ type Stack struct {
 // glyphs tell the stacks apart without colour; the last one serves all others.
 var glyphs = []string{"█", "▓", "▒", "░", "·"}
 
-const barRows = 8
+const barRows = 12 // enough that the errors of an incident fill a cell of their own
 
 // StackedBars draws counts over time, the first stack lowest, with the times under them.
 func (s *Screen) StackedBars(stacks []Stack, times []time.Time) {
