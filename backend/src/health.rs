@@ -5,6 +5,7 @@ use arrow::datatypes::Int64Type;
 use jiff::Timestamp;
 
 use crate::client::{Client, Error, Options};
+use crate::query::Caller;
 use crate::sql::literal;
 
 /// A store that is well answers these in milliseconds.
@@ -12,8 +13,13 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 const HOUR_NS: i64 = 3_600_000_000_000;
 
 /// Asks the store who it is and what it has. **Errors**: why it can't be used, for the person at the form.
-pub async fn check(client: &Client) -> Result<String, Error> {
-    let options = Options { timeout: Some(TIMEOUT), source: Some("health".to_owned()), ..Options::default() };
+pub async fn check(client: &Client, caller: &Caller) -> Result<String, Error> {
+    let options = Options {
+        timeout: Some(TIMEOUT),
+        source: Some("health check".to_owned()),
+        authorization: caller.authorization.clone(),
+        ..Options::default()
+    };
     let fields_sql = "SELECT count(*) AS fields FROM information_schema.columns \
                       WHERE table_name = 'logs' AND column_name NOT LIKE '\\_%'";
     let now_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);

@@ -7,9 +7,12 @@ mod frame;
 mod health;
 mod model;
 mod plugin;
+mod query;
+mod resource;
 mod settings;
 mod shutdown;
 mod sql;
+mod stream;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;

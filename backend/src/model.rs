@@ -286,10 +286,7 @@ pub fn normalize_filter(raw: &Value) -> Filter {
 }
 
 fn normalize_search(raw: &Value) -> Search {
-    Search {
-        op: word(&raw["op"]).unwrap_or(SearchOp::Contains),
-        text: text(&raw["text"]),
-    }
+    Search { op: word(&raw["op"]).unwrap_or(SearchOp::Contains), text: text(&raw["text"]) }
 }
 
 fn normalize_aggregate(raw: &Value) -> Option<Aggregate> {

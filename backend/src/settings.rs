@@ -196,9 +196,7 @@ fn parse_url(text: &str) -> Result<Uri, Error> {
 }
 
 fn parse_tls(form: &Form, raw: &Raw<'_>) -> Result<Tls, Error> {
-    let needed = |name: &str, switch, what| {
-        raw.secret(name).map(str::to_owned).ok_or(Error::Missing { switch, what })
-    };
+    let needed = |name: &str, switch, what| raw.secret(name).map(str::to_owned).ok_or(Error::Missing { switch, what });
     let ca = (form.tls_auth_with_ca_cert || form.tls_auth_with_ca_cert_grafana)
         .then(|| needed("tlsCACert", "With CA cert", "certificate of the authority"))
         .transpose()?;
@@ -292,14 +290,16 @@ mod tests {
         let settings = parse("http://s:1", "{}", &[("token", "abc")]).expect("fine");
         assert_eq!(settings.authorization.expect("set"), "Bearer abc");
         let secrets = secrets(&[("basicAuthPassword", "p"), ("token", "unused")]);
-        let raw = Raw { url: "http://s:1", basic_auth: true, basic_auth_user: "u", json: b"{}", secrets: Some(&secrets) };
+        let raw =
+            Raw { url: "http://s:1", basic_auth: true, basic_auth_user: "u", json: b"{}", secrets: Some(&secrets) };
         assert_eq!(Settings::parse(&raw).expect("fine").authorization.expect("set"), "Basic dTpw");
     }
 
     #[test]
     fn headers_are_joined_with_their_secret_values() {
         let json = r#"{"httpHeaderName2":"X-B","httpHeaderName1":"X-A","httpHeaderName3":"X-None"}"#;
-        let settings = parse("http://s:1", json, &[("httpHeaderValue1", "a"), ("httpHeaderValue2", "b")]).expect("fine");
+        let settings =
+            parse("http://s:1", json, &[("httpHeaderValue1", "a"), ("httpHeaderValue2", "b")]).expect("fine");
         let headers: Vec<_> = settings.headers.iter().map(|(n, v)| (n.as_str(), v.to_str().expect("text"))).collect();
         assert_eq!(headers, [("x-a", "a"), ("x-b", "b")]);
         let error = parse("http://s:1", r#"{"httpHeaderName1":"a b"}"#, &[("httpHeaderValue1", "x")]).expect_err("bad");

@@ -17,9 +17,7 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::settings::{self, Tls};
 
@@ -93,7 +91,9 @@ pub struct Connector {
 impl Connector {
     /// Reads the certificates. **Errors**: a text that is not PEM, or a key that does not fit its certificate.
     pub fn new(tls: Option<&Tls>) -> Result<Connector, settings::Error> {
-        let tls = tls.map(|tls| Ok::<_, settings::Error>((TlsConnector::from(Arc::new(client_config(tls)?)), tls.server_name.clone())));
+        let tls = tls.map(|tls| {
+            Ok::<_, settings::Error>((TlsConnector::from(Arc::new(client_config(tls)?)), tls.server_name.clone()))
+        });
         Ok(Connector { tls: tls.transpose()? })
     }
 

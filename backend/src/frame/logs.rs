@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Float64Array, Int64Array, StringArray, StringBuilder,
+    new_empty_array,
 };
 use arrow::compute::{cast, filter_record_batch, is_not_null};
-use arrow::datatypes::{DataType, TimestampNanosecondType};
+use arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
 use arrow::record_batch::RecordBatch;
 use serde_json::{Value, json};
 
@@ -37,12 +38,27 @@ pub fn frame(rows: &RecordBatch, request: &Request<'_>, notices: &mut Vec<Value>
         required(Field::new("labels", json_column(&labels))),
     ];
     fields.extend(trace_fields(rows, request.traces)?);
-    let meta = json!({
+    let mut meta = json!({
         "type": "log-lines",
         "typeVersion": [0, 0],
-        "custom": {"searchWords": request.search_words, "limit": request.limit},
+        "custom": {"searchWords": request.search_words},
     });
+    if let Some(limit) = request.limit {
+        meta["custom"]["limit"] = json!(limit);
+    }
     Ok(Frame { ref_id: request.ref_id.to_owned(), meta, fields })
+}
+
+/// The fields that every frame of lines has, without rows.
+pub fn empty_fields() -> Vec<Field> {
+    let types = [
+        ("timestamp", DataType::Timestamp(TimeUnit::Nanosecond, None)),
+        ("body", DataType::Utf8),
+        ("severity", DataType::Utf8),
+        ("id", DataType::Utf8),
+        ("labels", DataType::Binary),
+    ];
+    types.map(|(name, data_type)| Field { nullable: false, ..Field::new(name, new_empty_array(&data_type)) }).into()
 }
 
 /// The rows that have a time.
@@ -56,7 +72,7 @@ fn timed(rows: &RecordBatch, notices: &mut Vec<Value>) -> Result<RecordBatch, Er
     if timestamps.null_count() == 0 {
         return Ok(rows.clone());
     }
-    let text = format!("{} rows without a timestamp are not shown.", timestamps.null_count());
+    let text = format!("Not shown: rows without a timestamp ({}).", timestamps.null_count());
     notices.push(notice("warning", &text));
     Ok(filter_record_batch(rows, &is_not_null(timestamps)?)?)
 }

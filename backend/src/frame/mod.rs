@@ -32,7 +32,9 @@ pub enum Error {
     )]
     LinesInAlert,
     /// A series without time.
-    #[error("a time series needs a column with the time; add $__timeGroup(timestamp) AS time, or choose another format")]
+    #[error(
+        "a time series needs a column with the time; add $__timeGroup(timestamp) AS time, or choose another format"
+    )]
     NoTime,
     /// Nothing to draw or to compare.
     #[error("the answer has no column with numbers (there are: {0}); choose the format 'table', or select a number")]
@@ -130,6 +132,17 @@ pub fn frames(schema: &SchemaRef, batches: &[RecordBatch], request: &Request<'_>
     Ok(frames)
 }
 
+/// A frame without rows that tells the page which channel to follow.
+pub fn of_channel(ref_id: &str, channel: &str) -> Frame {
+    let meta = json!({
+        "type": "log-lines",
+        "typeVersion": [0, 0],
+        "preferredVisualisationType": "logs",
+        "channel": channel,
+    });
+    Frame { ref_id: ref_id.to_owned(), meta, fields: logs::empty_fields() }
+}
+
 /// A shape that is no longer a guess.
 enum Resolved {
     Lines,
@@ -155,7 +168,8 @@ fn by_columns(rows: &RecordBatch, numbers_only: bool) -> Resolved {
     let schema = rows.schema_ref();
     let is_time = |data_type: &DataType| matches!(data_type, DataType::Timestamp(..));
     let of_type = |name: &str, is: fn(&DataType) -> bool| schema.field_with_name(name).is_ok_and(|f| is(f.data_type()));
-    let lines = of_type("timestamp", |t| matches!(t, DataType::Timestamp(..))) && of_type("message", |t| *t == DataType::Utf8);
+    let lines =
+        of_type("timestamp", |t| matches!(t, DataType::Timestamp(..))) && of_type("message", |t| *t == DataType::Utf8);
     let time = schema.fields().iter().any(|field| is_time(field.data_type()));
     let number = schema.fields().iter().any(|field| field.data_type().is_numeric());
     match (lines, time, number) {
@@ -186,7 +200,9 @@ fn describe(frame: &mut Frame, request: &Request<'_>, visualisation: &str, mut n
             {"displayName": "Segments left out", "value": stats.segments_pruned, "unit": "short"},
             {"displayName": "Time in the store", "value": stats.elapsed_ms, "unit": "ms"},
         ]);
-        frame.meta["custom"]["lokiQueryStatKey"] = json!(BYTES_STAT);
+        if visualisation == "logs" {
+            frame.meta["custom"]["lokiQueryStatKey"] = json!(BYTES_STAT);
+        }
         notices.extend(stats.notices.iter().map(|text| notice("warning", text)));
         if stats.truncated {
             let text = "The answer was cut at the store's limit of rows; narrow the time range, or aggregate.";

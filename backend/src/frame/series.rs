@@ -97,7 +97,7 @@ pub fn over_time(
         groups[index].1.push(row);
     }
     if untimed > 0 {
-        notices.push(notice("warning", &format!("{untimed} rows without a time are not shown.")));
+        notices.push(notice("warning", &format!("Not shown: rows without a time ({untimed}).")));
     }
     if groups.is_empty() && asked.fill.is_some() && asked.groups == Some(0) {
         // A count of nothing is a zero, and not the absence of data.
@@ -107,7 +107,8 @@ pub fn over_time(
         groups.sort_by_key(|(labels, _)| level_rank(labels));
     }
     if groups.len() > SERIES_MAX {
-        let text = format!("{} series, of which the first {SERIES_MAX} are shown; group by fewer fields.", groups.len());
+        let text =
+            format!("{} series, of which the first {SERIES_MAX} are shown; group by fewer fields.", groups.len());
         notices.push(notice("warning", &text));
         groups.truncate(SERIES_MAX);
     }

@@ -1,7 +1,7 @@
 //! The builder's parts as SQL: conditions, lines, series and single numbers. User-written SQL is in `written`.
 //! Invariant: every statement made here filters on time, and every name and value is quoted by `literal`.
 
-use super::{Context, Error, Lines, Shape, Statement, literal};
+use super::{Context, Error, Lines, Shape, Statement, literal, volume};
 use crate::model::{Aggregate, Builder, Filter, Format, Function, Op, Query, Search, SearchOp};
 
 /// Points of one series at most, as Prometheus has it; a page can't draw more.
@@ -54,7 +54,8 @@ pub fn statement(query: &Query, context: &Context) -> Result<Statement, Error> {
 fn step_ms(step: &str, context: &Context) -> Result<u64, Error> {
     let range_ms = context.range.length_ms();
     if step.trim().is_empty() || step.trim() == "$__interval" {
-        return Ok(context.interval_ms.max(range_ms.div_ceil(POINTS_MAX)).max(1));
+        let least = range_ms.div_ceil(POINTS_MAX).max(1);
+        return Ok(if context.interval_ms >= least { context.interval_ms } else { volume::round_step_ms(least) });
     }
     let ms = literal::duration_ms(step).ok_or_else(|| Error::Step(step.to_owned()))?;
     let points = range_ms / ms;
@@ -209,13 +210,12 @@ fn search_words(builder: &Builder) -> Vec<String> {
         SearchOp::Matches => Some(search.text.clone()),
         SearchOp::NotContains | SearchOp::NotMatches => None,
     });
-    let filters = builder.filters.iter().filter(|filter| filter.field.trim() == "message").filter_map(|filter| {
-        match filter.op {
+    let filters =
+        builder.filters.iter().filter(|filter| filter.field.trim() == "message").filter_map(|filter| match filter.op {
             Op::Contains => Some(regex_syntax::escape(&filter.value)),
             Op::Matches => Some(filter.value.clone()),
             _ => None,
-        }
-    });
+        });
     searches.chain(filters).filter(|word| !word.is_empty()).collect()
 }
 

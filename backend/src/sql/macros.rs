@@ -70,7 +70,9 @@ fn expand_quoted(quoted: &str, context: &Context) -> Result<String, Error> {
             "$__fromMs" => out.push_str(&context.range.from_ms().to_string()),
             "$__toMs" => out.push_str(&context.range.to_ms().to_string()),
             "$__from" | "$__to" => {
-                return Err(Error::Macro(format!("'{name}' is a timestamp already; write it without quotes around it")));
+                return Err(Error::Macro(format!(
+                    "'{name}' is a timestamp already; write it without quotes around it"
+                )));
             }
             // Somebody searches for such a text.
             other => out.push_str(other),
@@ -250,7 +252,10 @@ mod tests {
 
     #[test]
     fn mistakes_say_what_and_where() {
-        check("SELECT\n  $__timeFiltr(ts)", "no macro named '$__timeFiltr'; did you mean '$__timeFilter'?, line 2, column 3");
+        check(
+            "SELECT\n  $__timeFiltr(ts)",
+            "no macro named '$__timeFiltr'; did you mean '$__timeFilter'?, line 2, column 3",
+        );
         check("$__timeFilter", "'$__timeFilter' needs brackets: $__timeFilter(timestamp), line 1, column 1");
         check("$__timeFilter(a, b)", "'$__timeFilter' takes one column, or none, line 1, column 1");
         check("$__timeFilter(a", "'$__timeFilter(' has no closing bracket, line 1, column 1");

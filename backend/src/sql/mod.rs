@@ -10,9 +10,7 @@ mod macros;
 mod volume;
 mod written;
 
-pub use builder::filter_condition;
-
-use crate::model::{Cursor, Direction, Editor, Function, Purpose, Query};
+use crate::model::{Cursor, Direction, Editor, Filter, Function, Purpose, Query};
 use crate::settings::LIMIT_MAX;
 
 /// Why a model does not become SQL. The words are for whoever edits the query.
@@ -34,7 +32,9 @@ pub enum Error {
     #[error("the step '{0}' is not a length of time; write 30s, 5m or 1h")]
     Step(String),
     /// More points than a page can draw.
-    #[error("a step of '{step}' gives {points} points over this range, and {points_max} is the most; choose a longer step")]
+    #[error(
+        "a step of '{step}' gives {points} points over this range, and {points_max} is the most; choose a longer step"
+    )]
     Points { step: String, points: u64, points_max: u64 },
     /// An aggregate of nothing.
     #[error("choose the field for '{}'", serde_json::to_value(.0).unwrap_or_default().as_str().unwrap_or_default())]
@@ -186,6 +186,19 @@ pub fn range(query: &Query, range: Range) -> Result<Range, Error> {
     literal::duration_ms(widen).map(|ms| range.widened(ms)).ok_or_else(|| Error::Widen(widen.to_owned()))
 }
 
+/// The statement that lists a field's values for a picker, the most frequent first. `contains` looks in any case.
+pub fn values(field: &str, range: Range, filters: &[Filter], contains: Option<&str>, limit: u64) -> String {
+    let column = literal::identifier(field);
+    let mut conditions = vec![range.condition("timestamp"), format!("{column} IS NOT NULL")];
+    conditions.extend(filters.iter().filter_map(builder::filter_condition));
+    conditions
+        .extend(contains.map(|text| {
+            format!("contains(lower(CAST({column} AS VARCHAR)), {})", literal::text(&text.to_lowercase()))
+        }));
+    let from_where = Lines::of_logs(conditions).from_where(&[]);
+    format!("SELECT {column} AS value, count(*) AS lines\n{from_where}\nGROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {limit}")
+}
+
 /// The statements that follow a query's lines as they come.
 #[derive(Debug, Clone)]
 pub struct Tail {
@@ -198,7 +211,10 @@ impl Tail {
         let context = Context { range: Range { from_ns: since_ns, to_ns: i64::MAX }, ..*context };
         let lines = lines(query, &context, "live tail")?;
         if !lines.direct {
-            return Err(Error::NotLines { what: "live tail", needs: "reads 'logs' itself, without joins and subqueries" });
+            return Err(Error::NotLines {
+                what: "live tail",
+                needs: "reads 'logs' itself, without joins and subqueries",
+            });
         }
         Ok(Tail { lines })
     }

@@ -52,7 +52,11 @@ pub fn statement(lines: &Lines, context: &Context) -> Result<Statement, Error> {
 
 fn step_ms(context: &Context) -> u64 {
     let bars = context.points_max.clamp(1, BARS_MAX);
-    let least = context.range.length_ms().div_ceil(bars).max(1);
+    round_step_ms(context.range.length_ms().div_ceil(bars))
+}
+
+/// The next width that people read without thinking.
+pub fn round_step_ms(least: u64) -> u64 {
     STEPS_MS.into_iter().find(|step| *step >= least).unwrap_or(least.next_multiple_of(86_400_000))
 }
 

@@ -89,9 +89,10 @@ fn select_of_logs(query: &SqlQuery) -> Option<(&Select, String)> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
     let [table] = select.from.as_slice() else { return None };
     let TableFactor::Table { name, alias, args: None, .. } = &table.relation else { return None };
-    let shadowed = query.with.as_ref().is_some_and(|with| {
-        with.cte_tables.iter().any(|cte| cte.alias.name.value.eq_ignore_ascii_case("logs"))
-    });
+    let shadowed = query
+        .with
+        .as_ref()
+        .is_some_and(|with| with.cte_tables.iter().any(|cte| cte.alias.name.value.eq_ignore_ascii_case("logs")));
     if !table.joins.is_empty() || !is_name(name, "logs") || shadowed {
         return None;
     }
@@ -113,7 +114,8 @@ fn selects_lines(query: &SqlQuery) -> bool {
     let names: Vec<_> = select.projection.iter().filter_map(item_name).collect();
     let has = |name: &str| names.iter().any(|known| known == name);
     // A bare `timestamp` beside an aggregate would need a GROUP BY, so these are lines.
-    select.projection.iter().any(wildcard) || (has("timestamp") && has("message") && !select.projection.iter().any(is_call))
+    select.projection.iter().any(wildcard)
+        || (has("timestamp") && has("message") && !select.projection.iter().any(is_call))
 }
 
 fn is_call(item: &SelectItem) -> bool {
@@ -141,8 +143,7 @@ fn complete(parsed: &mut SqlQuery, query: &Query, context: &Context) -> Result<u
         // Paging has an order of its own; without one, so has everything that shows lines.
         (None, _) | (Some(_), Some(_)) => parsed.order_by = Some(lines_order(direction)),
         (Some(Some(descending)), None) => {
-            parsed.order_by =
-                Some(lines_order(if descending { Direction::Backward } else { Direction::Forward }));
+            parsed.order_by = Some(lines_order(if descending { Direction::Backward } else { Direction::Forward }));
         }
         (Some(None), None) => {}
     }
@@ -232,7 +233,8 @@ fn item_name(item: &SelectItem) -> Option<String> {
 fn output_columns(body: &SetExpr) -> Option<Vec<String>> {
     match body {
         SetExpr::Select(select) => {
-            let wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+            let wildcard =
+                |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
             if select.projection.iter().any(wildcard) {
                 return None;
             }
