@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use grafana_plugin_sdk::backend::async_trait;
 use grafana_plugin_sdk::pluginv2;
 use http::HeaderValue;
@@ -31,6 +32,8 @@ use crate::{frame, health, query, resource, stream};
 
 /// A request of Grafana: models are small, and a resource call's body is one of them.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
+/// Grafana kills the process 2 s after it has asked it to end.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(1_500);
 /// Data sources held open; more than an installation has.
 const INSTANCES_MAX: usize = 1_000;
 
@@ -42,15 +45,23 @@ pub async fn serve(listener: TcpListener) -> Result<(), Box<dyn std::error::Erro
     // go-plugin asks for the service of this name before it takes the plugin for started.
     reporter.set_service_status("plugin", tonic_health_sdk::ServingStatus::Serving).await;
     let incoming = TcpIncoming::from_listener(listener, true, None)?;
-    tonic_sdk::transport::Server::builder()
+    let server = tonic_sdk::transport::Server::builder()
         .add_service(health)
         .add_service(controller.clone())
         .add_service(DiagnosticsServer::from_arc(Arc::clone(&plugin)))
         .add_service(DataServer::from_arc(Arc::clone(&plugin)).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(ResourceServer::from_arc(Arc::clone(&plugin)).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(StreamServer::from_arc(plugin).max_decoding_message_size(REQUEST_BYTES_MAX))
-        .serve_with_incoming_shutdown(incoming, controller.asked())
-        .await?;
+        .serve_with_incoming_shutdown(incoming, controller.clone().asked());
+    // Requests that are under way may end; a live tail never would.
+    let overdue = async {
+        controller.asked().await;
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
+    };
+    tokio::select! {
+        ended = server => ended?,
+        () = overdue => tracing::debug!("ended with requests under way"),
+    }
     Ok(())
 }
 
@@ -300,10 +311,7 @@ impl Streams for Plugin {
         let client = self.client(context).map_err(|error| status(&error))?;
         let caller = Headers(&HashMap::new()).caller(&client, context);
         let packets = stream::follow(client, &model, caller);
-        let packets = packets.map(|packet| match packet {
-            Ok(data) => Ok(pluginv2::StreamPacket { data }),
-            Err(error) => Err(status(&error)),
-        });
+        let packets = packets.map_ok(|data| pluginv2::StreamPacket { data }).map_err(|error| status(&error));
         Ok(Response::new(packets.boxed()))
     }
 

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tonic_sdk::body::BoxBody;
 use tonic_sdk::codegen::{Body, BoxFuture, Service, StdError, empty_body};
 use tonic_sdk::server::{Grpc, NamedService, UnaryService};
@@ -14,13 +14,14 @@ use tonic_sdk::{Request, Response, Status};
 /// The service; [`Controller::asked`] ends when Grafana has called it.
 #[derive(Clone, Default)]
 pub struct Controller {
-    asked: Arc<Notify>,
+    asked: Arc<watch::Sender<bool>>,
 }
 
 impl Controller {
-    /// Waits until Grafana asks the process to end.
+    /// Waits until Grafana asks the process to end. Any number may wait.
     pub async fn asked(self) {
-        self.asked.notified().await;
+        let mut asked = self.asked.subscribe();
+        asked.wait_for(|asked| *asked).await.expect("the sender lives as long as this controller");
     }
 }
 
@@ -56,7 +57,7 @@ where
     }
 }
 
-struct Shutdown(Arc<Notify>);
+struct Shutdown(Arc<watch::Sender<bool>>);
 
 /// `Empty` in, `Empty` out: `()` is prost's empty message.
 impl UnaryService<()> for Shutdown {
@@ -64,7 +65,7 @@ impl UnaryService<()> for Shutdown {
     type Future = BoxFuture<Response<()>, Status>;
 
     fn call(&mut self, _: Request<()>) -> Self::Future {
-        self.0.notify_one();
+        self.0.send_replace(true);
         Box::pin(std::future::ready(Ok(Response::new(()))))
     }
 }

@@ -6,6 +6,7 @@ mod tls;
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::AsArray;
@@ -15,7 +16,7 @@ use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::{Any, CommandGetSqlInfo, CommandStatementQuery, ProstMessageExt, SqlInfo};
-use arrow_flight::{FlightDescriptor, Ticket};
+use arrow_flight::{FlightDescriptor, FlightInfo, Ticket};
 use futures::{StreamExt, TryStreamExt};
 use http::header::HeaderValue;
 use prost::Message;
@@ -34,6 +35,8 @@ const CONCURRENCY_MAX: usize = 16;
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// One gRPC message; a batch of wide lines can be large.
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
+/// A query is sent again when the connection breaks before the store has planned it.
+const TRIES_MAX: u32 = 3;
 /// The store's own word about a deadline is better than ours: wait this much longer for it.
 const DEADLINE_GRACE: Duration = Duration::from_secs(2);
 
@@ -144,6 +147,8 @@ pub struct Client {
     channel: Channel,
     settings: Settings,
     permits: Semaphore,
+    /// A store has answered here before: what fails now is not a wrong address.
+    answered: AtomicBool,
 }
 
 impl Client {
@@ -166,7 +171,8 @@ impl Client {
             .user_agent(concat!("quiver-logs-datasource/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| bad(error.to_string()))?
             .connect_with_connector_lazy(connector);
-        Ok(Client { channel, settings, permits: Semaphore::new(CONCURRENCY_MAX) })
+        let permits = Semaphore::new(CONCURRENCY_MAX);
+        Ok(Client { channel, settings, permits, answered: AtomicBool::new(false) })
     }
 
     /// The settings it was opened with.
@@ -205,16 +211,39 @@ impl Client {
     }
 
     async fn run(&self, command: &Any, metadata: &MetadataMap) -> Result<Answer, Error> {
-        let descriptor = FlightDescriptor::new_cmd(command.encode_to_vec());
         let mut flight = FlightServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let request = tonic::Request::from_parts(metadata.clone(), tonic::Extensions::default(), descriptor);
-        let info = flight.get_flight_info(request).await.map_err(|status| self.explain(&status))?.into_inner();
+        let info = self.flight_info(&mut flight, command, metadata).await?;
         let mut collected = Collected::default();
         for ticket in info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket) {
             self.collect(&mut flight, ticket, metadata, &mut collected).await?;
         }
         let schema = collected.schema.unwrap_or_else(|| Arc::new(Schema::empty()));
         Ok(Answer { schema, batches: collected.batches, stats: collected.stats })
+    }
+
+    /// Plans the statement. A connection that broke since the last query is only noticed now, and made again.
+    async fn flight_info(
+        &self,
+        flight: &mut FlightServiceClient<Channel>,
+        command: &Any,
+        metadata: &MetadataMap,
+    ) -> Result<FlightInfo, Error> {
+        let mut tries = 1;
+        loop {
+            let descriptor = FlightDescriptor::new_cmd(command.encode_to_vec());
+            let request = tonic::Request::from_parts(metadata.clone(), tonic::Extensions::default(), descriptor);
+            match flight.get_flight_info(request).await {
+                Ok(info) => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    return Ok(info.into_inner());
+                }
+                Err(status) if tries < TRIES_MAX && matches!(transport_cause(&status), Some(Cause::Broken(_))) => {
+                    tracing::debug!(%status, "the connection broke; trying again");
+                    tries += 1;
+                }
+                Err(status) => return Err(self.explain(&status)),
+            }
+        }
     }
 
     async fn collect(
@@ -283,10 +312,18 @@ impl Client {
         let transport = transport_cause(status);
         match (status.code(), transport) {
             (_, Some(Cause::Connect(reason))) => Error::Unreachable { url, reason },
-            (_, Some(Cause::Protocol)) => {
-                let reason = "what answers there does not speak gRPC; give the store's gRPC port (4317, unless it was \
-                              changed), not its HTTP port, and https:// if the store uses TLS"
-                    .to_owned();
+            (_, Some(Cause::Broken(reason))) if self.answered.load(Ordering::Relaxed) => {
+                Error::Unavailable(format!("the connection to '{url}' broke ({reason})"))
+            }
+            (_, Some(Cause::Broken(reason))) => {
+                // Where TLS stands and the connection ends at once, a missing certificate is as likely as a wrong port.
+                let no_certificate = self.settings.tls.as_ref().is_some_and(|tls| tls.client.is_none());
+                let or =
+                    if no_certificate { "; or the store wants a client certificate ('TLS client auth')" } else { "" };
+                let reason = format!(
+                    "what answers there does not speak gRPC ({reason}); give the store's gRPC port (4317, unless it \
+                     was changed), not its HTTP port, and https:// if the store uses TLS{or}"
+                );
                 Error::NotAStore { url, reason }
             }
             (Code::Unimplemented | Code::Unknown | Code::Internal, None) if message.contains("HTTP status code") => {
@@ -315,22 +352,24 @@ impl Client {
 enum Cause {
     /// There is no connection.
     Connect(String),
-    /// There is one, and what comes over it is not HTTP/2.
-    Protocol,
+    /// There was one, and it ended, or what came over it is not HTTP/2.
+    Broken(String),
 }
 
 fn transport_cause(status: &Status) -> Option<Cause> {
     let mut source = status.source();
-    let mut texts = Vec::new();
+    let mut last = None;
     while let Some(error) = source {
         if let Some(connect) = error.downcast_ref::<tls::Error>() {
             return Some(Cause::Connect(connect.to_string()));
         }
-        texts.push(error.to_string());
+        if let Some(words) = error.downcast_ref().and_then(tls::refusal) {
+            return Some(Cause::Connect(words));
+        }
+        last = Some(error.to_string());
         source = error.source();
     }
-    let protocol = ["http2 error", "frame with invalid size", "connection error", "protocol error"];
-    texts.iter().any(|text| protocol.iter().any(|word| text.contains(word))).then_some(Cause::Protocol)
+    last.map(Cause::Broken)
 }
 
 #[derive(Default)]

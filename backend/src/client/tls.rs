@@ -59,7 +59,7 @@ fn tls_words(error: &io::Error) -> String {
     use rustls::Error as Rustls;
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<Rustls>());
     match cause {
-        Some(Rustls::InvalidCertificate(Bad::UnknownIssuer)) => {
+        Some(Rustls::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature)) => {
             "the store's certificate is signed by an authority that is not trusted here; add its certificate under \
              'With CA cert'"
                 .to_owned()
@@ -80,6 +80,14 @@ fn tls_words(error: &io::Error) -> String {
         }
         _ => format!("the TLS handshake failed ({error})"),
     }
+}
+
+/// Words for a refusal that comes after the handshake: with TLS 1.3 a client certificate is judged only then. By its
+/// text, for on the way through HTTP/2 nothing else is left of it.
+pub fn refusal(error: &io::Error) -> Option<String> {
+    let text = error.to_string();
+    let alert = text.strip_prefix("received fatal alert: ")?;
+    Some(format!("the store refused the TLS connection ({alert})"))
 }
 
 /// Makes connections to one store.

@@ -73,12 +73,7 @@ fn series(lines: &Lines, aggregate: &Aggregate, group_by: &[String], step_ms: u6
     columns.extend(groups.iter().map(|name| literal::identifier(name)));
     let ordinals: Vec<_> = (1..=columns.len()).map(|ordinal| ordinal.to_string()).collect();
     columns.push(format!("{value} AS {value_name}"));
-    Ok(format!(
-        "SELECT {}\n{}\nGROUP BY {}\nORDER BY 1",
-        columns.join(", "),
-        lines.from_where(&[]),
-        ordinals.join(", ")
-    ))
+    Ok(format!("SELECT {}\n{}\nGROUP BY {}\nORDER BY 1", columns.join(", "), lines.clauses(&[]), ordinals.join(", ")))
 }
 
 fn number(lines: &Lines, aggregate: &Aggregate, group_by: &[String], context: &Context) -> Result<String, Error> {
@@ -87,7 +82,7 @@ fn number(lines: &Lines, aggregate: &Aggregate, group_by: &[String], context: &C
     let (_, value_name) = column_names(&groups);
     let mut columns: Vec<_> = groups.iter().map(|name| literal::identifier(name)).collect();
     columns.push(format!("{value} AS {value_name}"));
-    let mut sql = format!("SELECT {}\n{}", columns.join(", "), lines.from_where(&[]));
+    let mut sql = format!("SELECT {}\n{}", columns.join(", "), lines.clauses(&[]));
     if !groups.is_empty() {
         let ordinals: Vec<_> = (1..=groups.len()).map(|ordinal| ordinal.to_string()).collect();
         sql += &format!("\nGROUP BY {}\nORDER BY {} DESC", ordinals.join(", "), groups.len() + 1);

@@ -66,7 +66,7 @@ pub fn duration_ms(text: &str) -> Option<u64> {
         total += count * unit_ms(&rest[..letters])?;
         rest = rest[letters..].trim_start();
     }
-    (total >= 1.0 && total < 1e15).then_some(total.round() as u64)
+    (1.0..1e15).contains(&total).then_some(total.round() as u64)
 }
 
 fn unit_ms(unit: &str) -> Option<f64> {

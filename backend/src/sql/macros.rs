@@ -67,8 +67,8 @@ fn expand_quoted(quoted: &str, context: &Context) -> Result<String, Error> {
         match name {
             "$__interval" => out.push_str(&literal::interval_body(context.interval_ms)),
             "$__interval_ms" => out.push_str(&context.interval_ms.to_string()),
-            "$__fromMs" => out.push_str(&context.range.from_ms().to_string()),
-            "$__toMs" => out.push_str(&context.range.to_ms().to_string()),
+            "$__fromMs" => out.push_str(&context.range.start_ms().to_string()),
+            "$__toMs" => out.push_str(&context.range.end_ms().to_string()),
             "$__from" | "$__to" => {
                 return Err(Error::Macro(format!(
                     "'{name}' is a timestamp already; write it without quotes around it"
@@ -124,8 +124,8 @@ fn expand_one(rest: &str, offset: usize, sql: &str, context: &Context) -> Result
         ("$__interval_ms", _) => context.interval_ms.to_string(),
         ("$__from", _) => literal::timestamp(context.range.from_ns),
         ("$__to", _) => literal::timestamp(context.range.to_ns),
-        ("$__fromMs", _) => context.range.from_ms().to_string(),
-        ("$__toMs", _) => context.range.to_ms().to_string(),
+        ("$__fromMs", _) => context.range.start_ms().to_string(),
+        ("$__toMs", _) => context.range.end_ms().to_string(),
         _ => return Err(fail(unknown(name))),
     };
     // Only the two with brackets own the brackets that follow.

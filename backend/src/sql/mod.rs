@@ -72,11 +72,11 @@ impl Range {
         Range { from_ns: self.from_ns.saturating_sub(ns), to_ns: self.to_ns.saturating_add(ns) }
     }
 
-    fn from_ms(self) -> i64 {
+    fn start_ms(self) -> i64 {
         self.from_ns.div_euclid(1_000_000)
     }
 
-    fn to_ms(self) -> i64 {
+    fn end_ms(self) -> i64 {
         self.to_ns.div_euclid(1_000_000)
     }
 
@@ -195,8 +195,8 @@ pub fn values(field: &str, range: Range, filters: &[Filter], contains: Option<&s
         .extend(contains.map(|text| {
             format!("contains(lower(CAST({column} AS VARCHAR)), {})", literal::text(&text.to_lowercase()))
         }));
-    let from_where = Lines::of_logs(conditions).from_where(&[]);
-    format!("SELECT {column} AS value, count(*) AS lines\n{from_where}\nGROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {limit}")
+    let clauses = Lines::of_logs(conditions).clauses(&[]);
+    format!("SELECT {column} AS value, count(*) AS lines\n{clauses}\nGROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {limit}")
 }
 
 /// The statements that follow a query's lines as they come.
@@ -228,20 +228,20 @@ impl Tail {
     /// The last lines up to a place, the newest first.
     pub fn backfill(&self, upto_seq: i64, limit: usize) -> String {
         let upto = [format!("_seq <= {upto_seq}")];
-        let from_where = self.lines.from_where(&upto);
-        format!("{}SELECT *, _seq\n{from_where}\nORDER BY timestamp DESC, _seq DESC\nLIMIT {limit}", self.lines.with)
+        let clauses = self.lines.clauses(&upto);
+        format!("{}SELECT *, _seq\n{clauses}\nORDER BY timestamp DESC, _seq DESC\nLIMIT {limit}", self.lines.with)
     }
 
     /// The lines after a place, the newest first, so that a flood leaves out the oldest of them.
     pub fn after(&self, seq: i64, limit: usize) -> String {
-        let from_where = self.lines.from_where(&[format!("_seq > {seq}")]);
-        format!("{}SELECT *, _seq\n{from_where}\nORDER BY _seq DESC\nLIMIT {limit}", self.lines.with)
+        let clauses = self.lines.clauses(&[format!("_seq > {seq}")]);
+        format!("{}SELECT *, _seq\n{clauses}\nORDER BY _seq DESC\nLIMIT {limit}", self.lines.with)
     }
 
     /// How many lines lie strictly between two places.
     pub fn count_between(&self, after_seq: i64, before_seq: i64) -> String {
         let between = [format!("_seq > {after_seq}"), format!("_seq < {before_seq}")];
-        format!("{}SELECT count(*) AS lines\n{}", self.lines.with, self.lines.from_where(&between))
+        format!("{}SELECT count(*) AS lines\n{}", self.lines.with, self.lines.clauses(&between))
     }
 }
 
@@ -272,7 +272,8 @@ impl Lines {
         Lines { with: String::new(), from: "logs".to_owned(), conditions, direct: true, has_level: true }
     }
 
-    fn from_where(&self, extra: &[String]) -> String {
+    /// FROM and WHERE.
+    fn clauses(&self, extra: &[String]) -> String {
         let conditions: Vec<&str> = extra.iter().chain(&self.conditions).map(String::as_str).collect();
         if conditions.is_empty() {
             return format!("FROM {}", self.from);
@@ -285,8 +286,8 @@ impl Lines {
         let order = order(direction);
         let columns = if self.direct { "*, _seq" } else { "*" };
         let order = if self.direct { format!("timestamp {order}, _seq {order}") } else { format!("timestamp {order}") };
-        let from_where = self.from_where(beyond.as_slice());
-        Ok(format!("{}SELECT {columns}\n{from_where}\nORDER BY {order}\nLIMIT {limit}", self.with))
+        let clauses = self.clauses(beyond.as_slice());
+        Ok(format!("{}SELECT {columns}\n{clauses}\nORDER BY {order}\nLIMIT {limit}", self.with))
     }
 }
 

@@ -44,7 +44,7 @@ pub fn statement(lines: &Lines, context: &Context) -> Result<Statement, Error> {
         "{}SELECT date_bin({}, timestamp) AS time, {level}, count(*) AS value\n{}\nGROUP BY 1, 2\nORDER BY 1",
         lines.with,
         literal::interval(step_ms),
-        lines.from_where(&[]),
+        lines.clauses(&[]),
     );
     let shape = Shape::Volume { buckets: context.buckets(step_ms) };
     Ok(Statement { sql, shape, limit: None, search_words: Vec::new() })
