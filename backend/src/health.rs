@@ -21,7 +21,7 @@ pub async fn check(client: &Client, caller: &Caller) -> Result<String, Error> {
         ..Options::default()
     };
     let fields_sql = "SELECT count(*) AS fields FROM information_schema.columns \
-                      WHERE table_name = 'logs' AND column_name NOT LIKE '\\_%'";
+                      WHERE table_name = 'logs' AND column_name NOT IN ('_seq', '_line', '_shape', '_raw', '_overflow')";
     let now_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
     let since = literal::timestamp(now_ns.saturating_sub(HOUR_NS));
     let records_sql = format!("SELECT count(*) AS records FROM logs WHERE timestamp >= {since}");

@@ -18,6 +18,15 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
 fn main() -> std::process::ExitCode {
+    // Grafana says by this who it is; go-plugin calls it the magic cookie.
+    if std::env::var_os("grafana_plugin_type").is_none_or(|kind| kind != "datasource") {
+        eprintln!(
+            "gpx_quiver_logs {} is the backend of the data source Quiver Logs. Grafana starts it by itself: put the \
+             plugin's directory into Grafana's plugins directory, and restart Grafana.",
+            env!("CARGO_PKG_VERSION")
+        );
+        return std::process::ExitCode::FAILURE;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime can be built");
     match runtime.block_on(run()) {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -19,6 +19,7 @@ use pluginv2::stream_server::{Stream as Streams, StreamServer};
 use pluginv2::{publish_stream_response, subscribe_stream_response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tonic_sdk::transport::server::TcpIncoming;
 use tonic_sdk::{Code, Request, Response, Status};
 
@@ -41,6 +42,14 @@ const INSTANCES_MAX: usize = 1_000;
 pub async fn serve(listener: TcpListener) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let plugin = Arc::new(Plugin::default());
     let controller = Controller::default();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let ended = async {
+        tokio::select! {
+            () = controller.clone().asked() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let ended = ended.shared();
     let (mut reporter, health) = tonic_health_sdk::server::health_reporter();
     // go-plugin asks for the service of this name before it takes the plugin for started.
     reporter.set_service_status("plugin", tonic_health_sdk::ServingStatus::Serving).await;
@@ -52,14 +61,14 @@ pub async fn serve(listener: TcpListener) -> Result<(), Box<dyn std::error::Erro
         .add_service(DataServer::from_arc(Arc::clone(&plugin)).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(ResourceServer::from_arc(Arc::clone(&plugin)).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(StreamServer::from_arc(plugin).max_decoding_message_size(REQUEST_BYTES_MAX))
-        .serve_with_incoming_shutdown(incoming, controller.clone().asked());
+        .serve_with_incoming_shutdown(incoming, ended.clone());
     // Requests that are under way may end; a live tail never would.
     let overdue = async {
-        controller.asked().await;
+        ended.await;
         tokio::time::sleep(SHUTDOWN_GRACE).await;
     };
     tokio::select! {
-        ended = server => ended?,
+        served = server => served?,
         () = overdue => tracing::debug!("ended with requests under way"),
     }
     Ok(())

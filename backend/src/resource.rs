@@ -18,6 +18,8 @@ use crate::sql::{self, Range};
 
 /// Values of a picker when it does not say.
 const VALUES_DEFAULT: u64 = 100;
+/// Columns of the store's own, which `*` leaves out too.
+const HIDDEN: [&str; 5] = ["_seq", "_line", "_shape", "_raw", "_overflow"];
 /// Values of a picker at most.
 const VALUES_MAX: u64 = 10_000;
 
@@ -45,8 +47,7 @@ async fn fields(client: &Client, options: &Options) -> Result<Value, Error> {
         let [names, types] = texts(batch)?;
         for (name, data_type) in names.iter().zip(types.iter()) {
             let (Some(name), Some(data_type)) = (name, data_type) else { continue };
-            // Columns of the store's own.
-            if !matches!(name, "_seq" | "_line") {
+            if !HIDDEN.contains(&name) {
                 fields.push(json!({"name": name, "type": field_type(data_type)}));
             }
         }
@@ -100,6 +101,9 @@ async fn values(client: &Client, parameters: &HashMap<String, String>, options: 
 fn statement(client: &Client, body: &[u8]) -> Result<Value, Error> {
     let body: Value = serde_json::from_slice(body)
         .map_err(|error| Error::Request(format!("the body is not JSON with 'query' and 'range': {error}")))?;
+    if !body["query"].is_object() {
+        return Err(Error::Request("the body is not JSON with 'query' and 'range'".to_owned()));
+    }
     let ms = |value: &Value| value.as_i64().or_else(|| value.as_f64().map(|ms| ms as i64));
     let to_ms = ms(&body["range"]["to"]).unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
     let ask = Ask {

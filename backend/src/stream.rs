@@ -27,8 +27,8 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// One look may take this long.
 const POLL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Lines of a packet; the page keeps a few hundred.
-const PACKET_LINES_MAX: usize = 500;
+/// Lines of a packet. The page keeps about a thousand, and more than twice that in a fifth of a second nobody reads.
+const PACKET_LINES_MAX: usize = 2_000;
 /// Lines shown before the first new one.
 const BACKFILL_LINES: usize = 100;
 /// Lines with older timestamps are not live, and looking for them would read all there is.
@@ -88,7 +88,14 @@ pub fn follow(
         authorization: caller.authorization,
         ..Options::default()
     };
-    let follower = Follower { client, query: Query::normalize(model), options, seq: None, interrupted: false };
+    let follower = Follower {
+        client,
+        query: Query::normalize(model),
+        options,
+        seq: None,
+        interrupted: false,
+        lines_max: PACKET_LINES_MAX,
+    };
     futures::stream::unfold(Some(follower), |follower| async {
         let mut follower = follower?;
         match follower.next().await {
@@ -118,6 +125,8 @@ struct Follower {
     seq: Option<i64>,
     /// The store was away: it may be another one now.
     interrupted: bool,
+    /// Lines of the next packet; fewer once they turned out to be very long.
+    lines_max: usize,
 }
 
 impl Follower {
@@ -129,6 +138,9 @@ impl Follower {
                 Ok(Some(packet)) => return Ok(packet),
                 Ok(None) if first => {}
                 Ok(None) => tokio::time::sleep(POLL_EVERY).await,
+                Err(Error::Client(client::Error::TooLarge)) if self.lines_max > 1 => {
+                    self.lines_max = (self.lines_max / 4).max(1)
+                }
                 Err(error) => {
                     let passes = matches!(
                         error.kind(),
@@ -151,7 +163,7 @@ impl Follower {
         let tail = tail(&self.query, &self.client)?;
         let Some(mut seq) = self.seq else {
             let newest = self.number(&Tail::newest(since_ns())).await?.unwrap_or(0);
-            let rows = self.rows(&tail.backfill(newest, BACKFILL_LINES)).await?;
+            let rows = self.rows(&tail.backfill(newest, BACKFILL_LINES.min(self.lines_max))).await?;
             self.seq = Some(newest);
             return self.packet(rows, 0);
         };
@@ -164,9 +176,9 @@ impl Follower {
             self.interrupted = false;
             tracing::info!("live tail goes on");
         }
-        let rows = self.rows(&tail.after(seq, PACKET_LINES_MAX)).await?;
+        let rows = self.rows(&tail.after(seq, self.lines_max)).await?;
         let Some((oldest, newest)) = rows.as_ref().and_then(bounds) else { return Ok(None) };
-        let full = rows.as_ref().is_some_and(|rows| rows.num_rows() >= PACKET_LINES_MAX);
+        let full = rows.as_ref().is_some_and(|rows| rows.num_rows() >= self.lines_max);
         let dropped = if full { self.number(&tail.count_between(seq, oldest)).await?.unwrap_or(0) } else { 0 };
         self.seq = Some(newest);
         self.packet(rows, dropped)

@@ -26,6 +26,7 @@ struct Plugin {
 impl Plugin {
     async fn start() -> Plugin {
         let mut process = Command::new(env!("CARGO_BIN_EXE_gpx_quiver_logs"))
+            .env("grafana_plugin_type", "datasource")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -91,6 +92,24 @@ async fn go_plugin_finds_it_serving_and_ends_it() {
     ));
     let ended = tokio::time::timeout(Duration::from_secs(10), plugin.process.wait()).await;
     assert!(ended.expect("it ends by itself").expect("it ran").success());
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_too() {
+    let mut plugin = Plugin::start().await;
+    let pid = plugin.process.id().expect("running").to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.expect("a signal").success());
+    let ended = tokio::time::timeout(Duration::from_secs(10), plugin.process.wait()).await;
+    assert!(ended.expect("it ends").expect("it ran").success(), "in good order, though a connection is open");
+}
+
+#[tokio::test]
+async fn started_by_hand_it_says_what_it_is() {
+    let output = Command::new(env!("CARGO_BIN_EXE_gpx_quiver_logs")).env_remove("grafana_plugin_type").output().await;
+    let output = output.expect("it runs");
+    assert!(!output.status.success());
+    assert!(output.stdout.is_empty(), "no handshake");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Grafana starts it by itself"));
 }
 
 #[tokio::test]

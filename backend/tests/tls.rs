@@ -68,6 +68,7 @@ async fn server(name: &str, issuer: &CertifiedIssuer<'static, KeyPair>, ask_clie
 
 async fn plugin() -> (Child, Channel) {
     let mut process = Command::new(env!("CARGO_BIN_EXE_gpx_quiver_logs"))
+        .env("grafana_plugin_type", "datasource")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)

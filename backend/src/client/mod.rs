@@ -50,7 +50,7 @@ pub enum Error {
     #[error("'{url}' is not the gRPC port of a Quiver store: {reason}")]
     NotAStore { url: String, reason: String },
     /// The store refuses the login.
-    #[error("the store refused the login: {0}")]
+    #[error("the store refused the login: {0}; check the token, or the user and password, of the data source")]
     Unauthenticated(String),
     /// The login is not allowed to do this.
     #[error("the store does not allow this: {0}")]
@@ -188,7 +188,20 @@ impl Client {
             let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
             self.run(&command.as_any(), &self.metadata(options, timeout)).await
         };
-        tokio::time::timeout(timeout + DEADLINE_GRACE, answer).await.map_err(|_| Error::Deadline(timeout))?
+        let answered = tokio::time::timeout(timeout + DEADLINE_GRACE, answer).await;
+        answered.map_err(|_| self.no_answer(timeout))?
+    }
+
+    fn no_answer(&self, timeout: Duration) -> Error {
+        if self.answered.load(Ordering::Relaxed) {
+            return Error::Deadline(timeout);
+        }
+        let reason = "it takes the connection, and does not answer; is this the store's gRPC address?".to_owned();
+        Error::Unreachable { url: self.url(), reason }
+    }
+
+    fn url(&self) -> String {
+        self.settings.url.to_string().trim_end_matches('/').to_owned()
     }
 
     /// Name and version of the store, as Flight SQL tells it; `None` when it does not.
@@ -307,7 +320,7 @@ impl Client {
 
     /// Turns a gRPC status into words. What the transport saw stands in the status's sources.
     fn explain(&self, status: &Status) -> Error {
-        let url = self.settings.url.to_string().trim_end_matches('/').to_owned();
+        let url = self.url();
         let message = status.message().to_owned();
         let transport = transport_cause(status);
         match (status.code(), transport) {
