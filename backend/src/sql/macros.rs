@@ -208,6 +208,8 @@ fn place(sql: &str, offset: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy;
+
     use super::super::{Context, Range};
     use super::*;
 
@@ -269,5 +271,45 @@ mod tests {
             "no macro named '$__everythingElse'; there are $__timeFilter, $__timeGroup, $__interval, $__interval_ms, \
              $__from, $__to, $__fromMs, $__toMs, line 1, column 1",
         );
+    }
+
+    proptest::proptest! {
+        /// Pieces that meet each other in odd ways: quotes that stay open, macros in macros, letters of several bytes.
+        #[test]
+        fn no_text_panics(pieces in proptest::collection::vec(piece(), 0..12)) {
+            let range = Range { from_ns: 0, to_ns: 60_000_000_000 };
+            let context = Context { range, interval_ms: 1, limit_default: 1, points_max: 1 };
+            // Either answer is fine.
+            let _ = expand(&pieces.concat(), &context);
+        }
+    }
+
+    fn piece() -> impl proptest::strategy::Strategy<Value = String> {
+        let known = [
+            "$__timeFilter",
+            "$__timeGroup",
+            "$__interval",
+            "$__",
+            "$",
+            "(",
+            ")",
+            ",",
+            "'",
+            "''",
+            "\"",
+            "--",
+            "/*",
+            "*/",
+            "\n",
+            " ",
+            "ä",
+            "🦀",
+            "INTERVAL",
+            "5m",
+            "timestamp",
+            "$__from",
+            "$__nope",
+        ];
+        proptest::prop_oneof![proptest::sample::select(known.to_vec()).prop_map(str::to_owned), ".{0,4}"]
     }
 }

@@ -337,4 +337,15 @@ mod tests {
             assert_eq!(selects_lines(&parse(sql).expect("fine")), expect, "{sql}");
         }
     }
+
+    /// A list of ids pasted as conditions is thousands of levels deep in the syntax tree.
+    #[test]
+    fn deep_conditions_do_not_overflow_the_stack() {
+        let condition = vec!["user_id = 'x'"; 10_000].join(" OR ");
+        let model = serde_json::json!({"editor": "sql", "sql": format!("SELECT * FROM logs WHERE {condition}")});
+        let range = super::super::Range { from_ns: 0, to_ns: 1 };
+        let context = Context { range, interval_ms: 1000, limit_default: 10, points_max: 100 };
+        let statement = statement(&Query::normalize(&model), &context).expect("fine");
+        assert!(statement.sql.ends_with("ORDER BY timestamp DESC, _seq DESC LIMIT 10"));
+    }
 }
