@@ -339,7 +339,7 @@ impl Client {
                 );
                 Error::NotAStore { url, reason }
             }
-            (Code::Unimplemented | Code::Unknown | Code::Internal, None) if message.contains("HTTP status code") => {
+            (Code::Unimplemented | Code::Unknown | Code::Internal, None) if is_http_page(&message) => {
                 let reason = "it answers HTTP, not gRPC; give the store's gRPC port (4317, unless it was changed), \
                               not its HTTP port (3100)"
                     .to_owned();
@@ -359,6 +359,12 @@ impl Client {
             _ => Error::Internal(message),
         }
     }
+}
+
+/// Whether a message of tonic's is about an answer that is no gRPC: HTTP/2, and a page, such as the store's HTTP port
+/// gives. There is no code for it.
+fn is_http_page(message: &str) -> bool {
+    message.contains("HTTP status code") || message.contains("invalid compression flag")
 }
 
 /// What the transport saw, when it is the transport that failed.

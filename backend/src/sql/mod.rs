@@ -209,13 +209,15 @@ impl Tail {
     /// Follows the lines of a query whose timestamps are not before `since_ns`.
     pub fn new(query: &Query, since_ns: i64, context: &Context) -> Result<Tail, Error> {
         let context = Context { range: Range { from_ns: since_ns, to_ns: i64::MAX }, ..*context };
-        let lines = lines(query, &context, "live tail")?;
-        if !lines.direct {
-            return Err(Error::NotLines {
-                what: "live tail",
-                needs: "reads 'logs' itself, without joins and subqueries",
-            });
+        let shows_lines = match query.editor {
+            Editor::Builder => query.builder.aggregate.is_none(),
+            Editor::Sql => written::shows_lines(query, &context)?,
+        };
+        if !shows_lines {
+            let needs = "selects lines of 'logs', without aggregates, joins and subqueries";
+            return Err(Error::NotLines { what: "live tail", needs });
         }
+        let lines = lines(query, &context, "live tail")?;
         Ok(Tail { lines })
     }
 

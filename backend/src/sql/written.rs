@@ -67,6 +67,11 @@ pub fn lines(query: &Query, context: &Context, what: &'static str) -> Result<Lin
     })
 }
 
+/// Whether the rows of the answer are lines of `logs`, which can be followed as they come.
+pub fn shows_lines(query: &Query, context: &Context) -> Result<bool, Error> {
+    Ok(selects_lines(&parse(&expanded(query, context)?).map_err(Error::Parse)?))
+}
+
 fn expanded(query: &Query, context: &Context) -> Result<String, Error> {
     let sql = query.sql.trim().trim_end_matches(';').trim_end();
     if sql.is_empty() {
