@@ -14,6 +14,7 @@ mod shutdown;
 mod sql;
 mod stream;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
@@ -38,6 +39,8 @@ fn main() -> std::process::ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // Before the handshake, for after it Grafana may ask the process to end at any time.
+    let terminate = signal(SignalKind::terminate())?;
     // The handshake has to be the first output.
     let listener = grafana_plugin_sdk::backend::initialize().await?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -47,6 +50,6 @@ async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "panic: {}", panic.payload_as_str().unwrap_or("without words"));
     }));
-    plugin::serve(listener).await?;
+    plugin::serve(listener, terminate).await?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use pluginv2::stream_server::{Stream as Streams, StreamServer};
 use pluginv2::{publish_stream_response, subscribe_stream_response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tonic_sdk::transport::server::TcpIncoming;
 use tonic_sdk::{Code, Request, Response, Status};
 
@@ -38,11 +38,13 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(1_500);
 /// Data sources held open; more than an installation has.
 const INSTANCES_MAX: usize = 1_000;
 
-/// Serves until Grafana asks to end.
-pub async fn serve(listener: TcpListener) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// Serves until Grafana asks to end, by a call or by a signal.
+pub async fn serve(
+    listener: TcpListener,
+    mut terminate: Signal,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let plugin = Arc::new(Plugin::default());
     let controller = Controller::default();
-    let mut terminate = signal(SignalKind::terminate())?;
     let ended = async {
         tokio::select! {
             () = controller.clone().asked() => {}
