@@ -1,0 +1,176 @@
+//! Rows of numbers as series over time (`timeseries-multi`) and as single numbers (`numeric-multi`), the two types that
+//! alert rules, reduce and expressions take. Invariant: within a series times rise and are never null, and every
+//! series is told from the others by its labels.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray, TimestampNanosecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, TimestampNanosecondType};
+use arrow::record_batch::RecordBatch;
+use serde_json::{Value, json};
+
+use super::logs::LEVEL_UNKNOWN;
+use super::{Error, Field, Frame, Request, column_names, notice};
+use crate::sql::Buckets;
+
+/// Series of one answer at most: no legend is read beyond, and each is a frame of its own.
+const SERIES_MAX: usize = 5_000;
+/// Zeros filled in at most; past it the gaps stay gaps.
+const FILLED_POINTS_MAX: usize = 2_000_000;
+
+/// What is known of the rows beside their types.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked {
+    /// A bucket without a row is a zero.
+    pub fill: Option<Buckets>,
+    /// So many columns after the time are labels whatever their type, and the last is the number.
+    pub groups: Option<usize>,
+    /// Counts per level: a level that is not known has a name, and the levels their order.
+    pub volume: bool,
+}
+
+type Labels = BTreeMap<String, String>;
+
+/// The columns by the part they play.
+struct Columns<'a> {
+    time: Option<&'a TimestampNanosecondArray>,
+    labels: Vec<(&'a str, StringArray)>,
+    numbers: Vec<(&'a str, Float64Array)>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(rows: &'a RecordBatch, groups: Option<usize>) -> Result<Columns<'a>, Error> {
+        let mut columns = Columns { time: None, labels: Vec::new(), numbers: Vec::new() };
+        let last = rows.num_columns().saturating_sub(1);
+        for (index, (field, array)) in rows.schema_ref().fields().iter().zip(rows.columns()).enumerate() {
+            let name = field.name().as_str();
+            let is_label = match groups {
+                Some(_) => index != last,
+                None => !field.data_type().is_numeric(),
+            };
+            match array.as_primitive_opt::<TimestampNanosecondType>() {
+                Some(times) if columns.time.is_none() => columns.time = Some(times),
+                _ if is_label => columns.labels.push((name, cast(array, &DataType::Utf8)?.as_string().clone())),
+                _ => {
+                    let numbers = cast(array, &DataType::Float64)?;
+                    columns.numbers.push((name, numbers.as_primitive::<Float64Type>().clone()));
+                }
+            }
+        }
+        if columns.numbers.is_empty() {
+            return Err(Error::NoNumber(column_names(rows)));
+        }
+        Ok(columns)
+    }
+
+    fn labels_of(&self, row: usize, unknown: &str) -> Labels {
+        let value = |array: &StringArray| if array.is_null(row) { unknown } else { array.value(row) }.to_owned();
+        self.labels.iter().map(|(name, array)| ((*name).to_owned(), value(array))).collect()
+    }
+}
+
+/// Makes one frame per set of labels and number column.
+pub fn over_time(
+    rows: &RecordBatch,
+    request: &Request<'_>,
+    asked: Asked,
+    notices: &mut Vec<Value>,
+) -> Result<Vec<Frame>, Error> {
+    let columns = Columns::of(rows, asked.groups)?;
+    let times = columns.time.ok_or(Error::NoTime)?;
+    let unknown = if asked.volume { LEVEL_UNKNOWN } else { "" };
+    let mut groups: Vec<(Labels, Vec<usize>)> = Vec::new();
+    let mut index_of: HashMap<Labels, usize> = HashMap::new();
+    let mut untimed = 0;
+    for row in 0..rows.num_rows() {
+        if times.is_null(row) {
+            untimed += 1;
+            continue;
+        }
+        let labels = columns.labels_of(row, unknown);
+        let index = *index_of.entry(labels).or_insert_with_key(|labels| {
+            groups.push((labels.clone(), Vec::new()));
+            groups.len() - 1
+        });
+        groups[index].1.push(row);
+    }
+    if untimed > 0 {
+        notices.push(notice("warning", &format!("Not shown: rows without a time ({untimed}).")));
+    }
+    if groups.is_empty() && asked.fill.is_some() && asked.groups == Some(0) {
+        // A count of nothing is a zero, and not the absence of data.
+        groups.push((Labels::new(), Vec::new()));
+    }
+    if asked.volume {
+        groups.sort_by_key(|(labels, _)| level_rank(labels));
+    }
+    if groups.len() > SERIES_MAX {
+        let text =
+            format!("{} series, of which the first {SERIES_MAX} are shown; group by fewer fields.", groups.len());
+        notices.push(notice("warning", &text));
+        groups.truncate(SERIES_MAX);
+    }
+    let fill = asked.fill.filter(|buckets| buckets.count.saturating_mul(groups.len()) <= FILLED_POINTS_MAX);
+    let mut frames = Vec::with_capacity(groups.len() * columns.numbers.len());
+    for (name, numbers) in &columns.numbers {
+        for (labels, rows) in &groups {
+            let (times, values) = points(times, numbers, rows, fill);
+            frames.push(series(request, name, labels, times, values));
+        }
+    }
+    Ok(frames)
+}
+
+fn level_rank(labels: &Labels) -> usize {
+    const ORDER: [&str; 6] = ["fatal", "error", "warn", "info", "debug", "trace"];
+    let level = labels.values().next().map_or("", String::as_str);
+    ORDER.iter().position(|known| *known == level).unwrap_or(ORDER.len())
+}
+
+/// The points of one series, in the order of time.
+fn points(
+    times: &TimestampNanosecondArray,
+    numbers: &Float64Array,
+    rows: &[usize],
+    fill: Option<Buckets>,
+) -> (Vec<i64>, Vec<Option<f64>>) {
+    let point = |row: &usize| (times.value(*row), numbers.is_valid(*row).then(|| numbers.value(*row)));
+    let Some(buckets) = fill else {
+        let mut points: Vec<_> = rows.iter().map(point).collect();
+        points.sort_by_key(|(time, _)| *time);
+        return points.into_iter().unzip();
+    };
+    let start = |index: usize| buckets.start_ns + buckets.step_ns * index as i64;
+    let mut values = vec![Some(0.0); buckets.count];
+    for (time, value) in rows.iter().map(point) {
+        let index = (time - buckets.start_ns).div_euclid(buckets.step_ns);
+        if let Some(slot) = usize::try_from(index).ok().and_then(|index| values.get_mut(index)) {
+            *slot = value;
+        }
+    }
+    ((0..buckets.count).map(start).collect(), values)
+}
+
+fn series(request: &Request<'_>, name: &str, labels: &Labels, times: Vec<i64>, values: Vec<Option<f64>>) -> Frame {
+    let time = Field { nullable: false, ..Field::new("time", Arc::new(TimestampNanosecondArray::from(times))) };
+    let value = Field { labels: labels.clone(), ..Field::new(name, Arc::new(Float64Array::from(values))) };
+    let meta = json!({"type": "timeseries-multi", "typeVersion": [0, 1]});
+    Frame { ref_id: request.ref_id.to_owned(), meta, fields: vec![time, value] }
+}
+
+/// Makes one frame per row and number column, each of one number.
+pub fn numbers(rows: &RecordBatch, request: &Request<'_>, groups: Option<usize>) -> Result<Vec<Frame>, Error> {
+    let columns = Columns::of(rows, groups)?;
+    let mut frames = Vec::with_capacity(rows.num_rows().min(SERIES_MAX));
+    for (name, numbers) in &columns.numbers {
+        for row in 0..rows.num_rows().min(SERIES_MAX) {
+            let value: ArrayRef = Arc::new(numbers.slice(row, 1));
+            let field = Field { labels: columns.labels_of(row, ""), ..Field::new(*name, value) };
+            let meta = json!({"type": "numeric-multi", "typeVersion": [0, 1]});
+            frames.push(Frame { ref_id: request.ref_id.to_owned(), meta, fields: vec![field] });
+        }
+    }
+    Ok(frames)
+}

@@ -1,0 +1,149 @@
+//! What the editors ask for beside queries: fields, their values, the SQL of a model, the store's functions.
+//! All of it comes from the store by SQL. Invariant: lists are bounded, and a failure is JSON with a message.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use arrow::record_batch::RecordBatch;
+use serde_json::{Value, json};
+
+use crate::client::{Client, Options};
+use crate::error::Error;
+use crate::model::{Query, normalize_filter};
+use crate::query::{Ask, Caller, context};
+use crate::sql::{self, Range};
+
+/// Values of a picker when it does not say.
+const VALUES_DEFAULT: u64 = 100;
+/// Columns of the store's own, which `*` leaves out too.
+const HIDDEN: [&str; 5] = ["_seq", "_line", "_shape", "_raw", "_overflow"];
+/// Values of a picker at most.
+const VALUES_MAX: u64 = 10_000;
+
+/// Answers one call. `target` is the path with its query string.
+pub async fn call(client: &Arc<Client>, target: &str, body: &[u8], caller: &Caller) -> Result<Value, Error> {
+    let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
+    let parameters: HashMap<String, String> = form_urlencoded::parse(parameters.as_bytes()).into_owned().collect();
+    let options =
+        Options { source: caller.source.clone(), authorization: caller.authorization.clone(), ..Options::default() };
+    match path.trim_matches('/') {
+        "fields" => fields(client, &options).await,
+        "fields/values" => values(client, &parameters, options).await,
+        "sql" => statement(client, body),
+        "functions" => functions(client, &options).await,
+        other => Err(Error::NoResource(other.to_owned())),
+    }
+}
+
+async fn fields(client: &Client, options: &Options) -> Result<Value, Error> {
+    let sql = "SELECT column_name, data_type FROM information_schema.columns \
+               WHERE table_name = 'logs' ORDER BY ordinal_position";
+    let answer = client.query(sql, options).await?;
+    let mut fields = Vec::new();
+    for batch in &answer.batches {
+        let [names, types] = texts(batch)?;
+        for (name, data_type) in names.iter().zip(types.iter()) {
+            let (Some(name), Some(data_type)) = (name, data_type) else { continue };
+            if !HIDDEN.contains(&name) {
+                fields.push(json!({"name": name, "type": field_type(data_type)}));
+            }
+        }
+    }
+    Ok(Value::Array(fields))
+}
+
+/// The store's names of types, as `information_schema` has them, in the pickers' words.
+fn field_type(data_type: &str) -> &'static str {
+    match data_type {
+        text if text.starts_with("Timestamp") => "time",
+        text if text.starts_with("Int") || text.starts_with("UInt") => "integer",
+        text if text.starts_with("Float") || text.starts_with("Decimal") => "float",
+        "Boolean" => "boolean",
+        _ => "string",
+    }
+}
+
+async fn values(client: &Client, parameters: &HashMap<String, String>, options: Options) -> Result<Value, Error> {
+    let text = |name: &str| parameters.get(name).map(|text| text.trim()).filter(|text| !text.is_empty());
+    let field = text("field").ok_or_else(|| Error::Request("the parameter 'field' is missing".to_owned()))?;
+    let number = |name: &str| -> Result<Option<i64>, Error> {
+        let wrong = |text: &str| Error::Request(format!("the parameter '{name}' is not a number: '{text}'"));
+        text(name).map(|text| text.parse().map_err(|_| wrong(text))).transpose()
+    };
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let to_ms = number("to")?.unwrap_or(now_ms);
+    let range = Range::of_ms(number("from")?.unwrap_or(to_ms - 3_600_000), to_ms);
+    let filters: Vec<Value> = match text("filter") {
+        None => Vec::new(),
+        Some(filters) => serde_json::from_str(filters)
+            .map_err(|error| Error::Request(format!("the parameter 'filter' is not a list of filters: {error}")))?,
+    };
+    let limit = number("limit")?.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let limit = limit.unwrap_or(VALUES_DEFAULT).min(VALUES_MAX);
+    let filters: Vec<_> = filters.iter().map(normalize_filter).collect();
+    let sql = sql::values(field, range, &filters, text("contains"), limit);
+    let answer = client.query(&sql, &Options { row_limit: Some(limit), ..options }).await?;
+    let mut values = Vec::new();
+    for batch in &answer.batches {
+        let [shown] = texts(&batch.project(&[0]).map_err(crate::frame::Error::from)?)?;
+        let counts = cast(batch.column(1), &DataType::Int64).map_err(crate::frame::Error::from)?;
+        let counts = counts.as_primitive::<Int64Type>();
+        for row in (0..batch.num_rows()).filter(|row| shown.is_valid(*row)) {
+            values.push(json!({"value": shown.value(row), "count": counts.value(row)}));
+        }
+    }
+    Ok(Value::Array(values))
+}
+
+fn statement(client: &Client, body: &[u8]) -> Result<Value, Error> {
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|error| Error::Request(format!("the body is not JSON with 'query' and 'range': {error}")))?;
+    if !body["query"].is_object() {
+        return Err(Error::Request("the body is not JSON with 'query' and 'range'".to_owned()));
+    }
+    let ms = |value: &Value| value.as_i64().or_else(|| value.as_f64().map(|ms| ms as i64));
+    let to_ms = ms(&body["range"]["to"]).unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
+    let ask = Ask {
+        ref_id: String::new(),
+        from_ms: ms(&body["range"]["from"]).unwrap_or(to_ms - 3_600_000),
+        to_ms,
+        interval_ms: ms(&body["intervalMs"]).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
+        points_max: 0,
+        model: body["query"].clone(),
+    };
+    let query = Query::normalize(&ask.model);
+    let context = context(&ask, &query, client)?;
+    Ok(json!({"sql": sql::statement(&query, &context)?.sql}))
+}
+
+async fn functions(client: &Client, options: &Options) -> Result<Value, Error> {
+    let sql = "SELECT DISTINCT routine_name, description, syntax_example FROM information_schema.routines \
+               ORDER BY routine_name";
+    let answer = client.query(sql, options).await?;
+    let mut functions: Vec<Value> = Vec::new();
+    for batch in &answer.batches {
+        let [names, descriptions, syntaxes] = texts(batch)?;
+        for row in (0..batch.num_rows()).filter(|row| names.is_valid(*row)) {
+            let name = names.value(row);
+            let text =
+                |array: &arrow::array::StringArray| if array.is_null(row) { "" } else { array.value(row) }.to_owned();
+            // Overloads follow each other, and the first tells enough.
+            if functions.last().is_none_or(|last| last["name"] != name) {
+                let (description, syntax) = (text(&descriptions), text(&syntaxes));
+                functions.push(json!({"name": name, "description": description, "syntax": syntax}));
+            }
+        }
+    }
+    Ok(Value::Array(functions))
+}
+
+/// The first columns of a batch as text.
+fn texts<const N: usize>(batch: &RecordBatch) -> Result<[arrow::array::StringArray; N], Error> {
+    let column = |array: &ArrayRef| Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone());
+    let columns: Result<Vec<_>, arrow::error::ArrowError> = batch.columns().iter().take(N).map(column).collect();
+    let columns = columns.map_err(crate::frame::Error::from)?;
+    columns.try_into().map_err(|_| Error::Fault("the store's answer has too few columns".to_owned()))
+}

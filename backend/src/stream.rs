@@ -1,0 +1,260 @@
+//! Live tail: a query's lines as they come, as packets of frame JSON. Asked of the store by polling, for a poll of a few
+//! milliseconds needs no protocol of its own. Invariant: a line is sent once, lines that are left out in a flood are
+//! counted, and dropping the stream ends the polling.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
+use arrow::datatypes::Int64Type;
+use arrow::record_batch::RecordBatch;
+use futures::Stream;
+use serde_json::{Value, json};
+
+use crate::client::{self, Client, Options};
+use crate::error::{Error, Kind};
+use crate::frame;
+use crate::model::Query;
+use crate::query::Caller;
+use crate::sql::{Context, Range, Shape, Tail};
+
+/// Between two looks at the store: a line is on the screen in a quarter of a second.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+/// Between two tries to reach a store that is away.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// One look may take this long.
+const POLL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Lines of a packet. The page keeps about a thousand, and more than twice that in a fifth of a second nobody reads.
+const PACKET_LINES_MAX: usize = 2_000;
+/// Lines shown before the first new one.
+const BACKFILL_LINES: usize = 100;
+/// Lines with older timestamps are not live, and looking for them would read all there is.
+const LOOK_BACK_NS: i64 = 3_600_000_000_000;
+/// Queries that panels may follow by their key.
+const CHANNELS_MAX: usize = 1_000;
+
+/// The queries behind the channels of dashboard panels, whose subscriptions come with a path and nothing else.
+#[derive(Default)]
+pub struct Channels {
+    known: Mutex<VecDeque<(String, Value)>>,
+}
+
+impl Channels {
+    /// Remembers a model, and gives the path that stands for it. The oldest is forgotten.
+    pub fn remember(&self, model: Value) -> String {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        model.to_string().hash(&mut hasher);
+        let path = format!("tail/{:016x}", hasher.finish());
+        let mut known = self.known.lock().expect("no code panics under this lock");
+        known.retain(|(other, _)| *other != path);
+        known.push_back((path.clone(), model));
+        if known.len() > CHANNELS_MAX {
+            known.pop_front();
+        }
+        path
+    }
+
+    /// The model of a stream: what came with the request, or what its path stands for.
+    pub fn model(&self, path: &str, data: &[u8]) -> Option<Value> {
+        if !path.starts_with("tail/") {
+            return None;
+        }
+        if let Ok(model @ Value::Object(_)) = serde_json::from_slice(data) {
+            return Some(model);
+        }
+        let known = self.known.lock().expect("no code panics under this lock");
+        known.iter().find(|(other, _)| other == path).map(|(_, model)| model.clone())
+    }
+}
+
+/// Whether a model can be followed. **Errors**: why not, for its editor.
+pub fn check(model: &Value, client: &Client) -> Result<(), Error> {
+    tail(&Query::normalize(model), client).map(|_| ())
+}
+
+/// Follows a query until the stream is dropped, or the store refuses the query itself.
+pub fn follow(
+    client: Arc<Client>,
+    model: &Value,
+    caller: Caller,
+) -> impl Stream<Item = Result<Vec<u8>, Error>> + use<> {
+    let options = Options {
+        timeout: Some(POLL_TIMEOUT),
+        source: caller.source,
+        authorization: caller.authorization,
+        ..Options::default()
+    };
+    let follower = Follower {
+        client,
+        query: Query::normalize(model),
+        options,
+        seq: None,
+        interrupted: false,
+        lines_max: PACKET_LINES_MAX,
+    };
+    futures::stream::unfold(Some(follower), |follower| async {
+        let mut follower = follower?;
+        match follower.next().await {
+            Ok(packet) => Some((Ok(packet), Some(follower))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+}
+
+fn tail(query: &Query, client: &Client) -> Result<Tail, Error> {
+    let since_ns = since_ns();
+    let limit_default = client.settings().limit_default;
+    let range = Range { from_ns: since_ns, to_ns: i64::MAX };
+    Ok(Tail::new(query, since_ns, &Context { range, interval_ms: 60_000, limit_default, points_max: 1000 })?)
+}
+
+fn since_ns() -> i64 {
+    let now_ns = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+    now_ns.saturating_sub(LOOK_BACK_NS)
+}
+
+struct Follower {
+    client: Arc<Client>,
+    query: Query,
+    options: Options,
+    /// The last line that was sent, or looked past; `None` before the first look.
+    seq: Option<i64>,
+    /// The store was away: it may be another one now.
+    interrupted: bool,
+    /// Lines of the next packet; fewer once they turned out to be very long.
+    lines_max: usize,
+}
+
+impl Follower {
+    /// Waits for lines. **Errors**: only those that another try would meet again.
+    async fn next(&mut self) -> Result<Vec<u8>, Error> {
+        loop {
+            let first = self.seq.is_none();
+            match self.look().await {
+                Ok(Some(packet)) => return Ok(packet),
+                Ok(None) if first => {}
+                Ok(None) => tokio::time::sleep(POLL_EVERY).await,
+                Err(Error::Client(client::Error::TooLarge)) if self.lines_max > 1 => {
+                    self.lines_max = (self.lines_max / 4).max(1)
+                }
+                Err(error) => {
+                    let passes = matches!(
+                        error.kind(),
+                        Kind::Unreachable | Kind::Unavailable | Kind::Deadline | Kind::Limit | Kind::Internal
+                    );
+                    if !passes {
+                        return Err(error);
+                    }
+                    if !self.interrupted {
+                        tracing::warn!(%error, "live tail is interrupted");
+                    }
+                    self.interrupted = true;
+                    tokio::time::sleep(RETRY_EVERY).await;
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let tail = tail(&self.query, &self.client)?;
+        let Some(mut seq) = self.seq else {
+            let newest = self.number(&Tail::newest(since_ns())).await?.unwrap_or(0);
+            let rows = self.rows(&tail.backfill(newest, BACKFILL_LINES.min(self.lines_max))).await?;
+            self.seq = Some(newest);
+            return self.packet(rows, 0);
+        };
+        if self.interrupted {
+            // A store that starts again from nothing counts from the start.
+            let newest = self.number(&Tail::newest(since_ns())).await?;
+            if newest.is_some_and(|newest| newest < seq) {
+                seq = 0;
+            }
+            self.interrupted = false;
+            tracing::info!("live tail goes on");
+        }
+        let rows = self.rows(&tail.after(seq, self.lines_max)).await?;
+        let Some((oldest, newest)) = rows.as_ref().and_then(bounds) else { return Ok(None) };
+        let full = rows.as_ref().is_some_and(|rows| rows.num_rows() >= self.lines_max);
+        let dropped = if full { self.number(&tail.count_between(seq, oldest)).await?.unwrap_or(0) } else { 0 };
+        self.seq = Some(newest);
+        self.packet(rows, dropped)
+    }
+
+    async fn rows(&self, sql: &str) -> Result<Option<RecordBatch>, client::Error> {
+        let answer = self.client.query(sql, &self.options).await?;
+        let rows = concat_batches(&answer.schema, &answer.batches);
+        let rows = rows.map_err(|error| client::Error::Internal(error.to_string()))?;
+        Ok((rows.num_rows() > 0).then_some(rows))
+    }
+
+    async fn number(&self, sql: &str) -> Result<Option<i64>, client::Error> {
+        let rows = self.rows(sql).await?;
+        let column = rows.as_ref().and_then(|rows| rows.columns().first()?.as_primitive_opt::<Int64Type>());
+        Ok(column.filter(|column| column.is_valid(0)).map(|column| column.value(0)))
+    }
+
+    /// The lines as a packet, the oldest first: a stream grows at its end.
+    fn packet(&self, rows: Option<RecordBatch>, dropped: i64) -> Result<Option<Vec<u8>>, Error> {
+        let Some(rows) = rows else { return Ok(None) };
+        let rows = by_seq(&rows).map_err(frame::Error::from)?;
+        let request = frame::Request {
+            ref_id: &self.query.ref_id,
+            shape: Shape::Logs,
+            sql: "",
+            limit: None,
+            search_words: &[],
+            traces: &self.client.settings().traces,
+            numbers_only: false,
+            stats: None,
+        };
+        let mut frames = frame::frames(&rows.schema(), &[rows], &request)?;
+        let mut packet = frames.swap_remove(0);
+        if dropped > 0 {
+            packet.meta["custom"]["dropped"] = json!(dropped);
+            let text = format!("{dropped} lines came too fast to be shown; add a filter to see all of them.");
+            packet.meta["notices"] = json!([{"severity": "warning", "text": text}]);
+        }
+        Ok(Some(packet.to_json().to_string().into_bytes()))
+    }
+}
+
+fn bounds(rows: &RecordBatch) -> Option<(i64, i64)> {
+    let seq = rows.column_by_name("_seq")?.as_primitive_opt::<Int64Type>()?;
+    Some((arrow::compute::min(seq)?, arrow::compute::max(seq)?))
+}
+
+fn by_seq(rows: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+    match rows.column_by_name("_seq") {
+        None => Ok(rows.clone()),
+        Some(seq) => take_record_batch(rows, &sort_to_indices(seq, None, None)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stands_for_its_query() {
+        let channels = Channels::default();
+        let path = channels.remember(json!({"refId": "A"}));
+        assert_eq!(channels.remember(json!({"refId": "A"})), path, "one query, one path");
+        assert_ne!(channels.remember(json!({"refId": "B"})), path);
+        assert_eq!(channels.model(&path, b""), Some(json!({"refId": "A"})));
+        assert_eq!(
+            channels.model("tail/x", b"{\"sql\":\"\"}"),
+            Some(json!({"sql": ""})),
+            "what comes along counts first"
+        );
+        assert_eq!(channels.model("tail/x", b""), None);
+        assert_eq!(channels.model("other/x", b"{}"), None);
+        for number in 0..CHANNELS_MAX {
+            channels.remember(json!({"refId": number}));
+        }
+        assert_eq!(channels.model(&path, b""), None, "the oldest is forgotten");
+    }
+}

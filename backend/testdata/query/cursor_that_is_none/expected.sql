@@ -1,0 +1,1 @@
+-- error: the cursor ('soon', '42') is not a place between two lines

@@ -1,0 +1,3 @@
+SELECT count(*) / 3600.0 AS value
+FROM logs
+WHERE timestamp >= TIMESTAMP '2026-01-01T12:00:00Z' AND timestamp < TIMESTAMP '2026-01-01T13:00:00Z'

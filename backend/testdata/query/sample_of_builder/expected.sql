@@ -1,0 +1,6 @@
+SELECT *, _seq
+FROM logs
+WHERE timestamp >= TIMESTAMP '2026-01-01T12:00:00Z' AND timestamp < TIMESTAMP '2026-01-01T13:00:00Z'
+  AND service = 'bff'
+ORDER BY timestamp DESC, _seq DESC
+LIMIT 5

@@ -1,0 +1,5 @@
+SELECT date_bin(INTERVAL '60 seconds', timestamp) AS time, service, "http.route", approx_percentile_cont("duration_ms", 0.99) AS value
+FROM logs
+WHERE timestamp >= TIMESTAMP '2026-01-01T12:00:00Z' AND timestamp < TIMESTAMP '2026-01-01T13:00:00Z'
+GROUP BY 1, 2, 3
+ORDER BY 1

@@ -1,0 +1,1 @@
+-- error: a quantile lies between 0 and 1, and '95' does not

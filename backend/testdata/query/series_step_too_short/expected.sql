@@ -1,0 +1,1 @@
+-- error: a step of '1ms' gives 3600000 points over this range, and 11000 is the most; choose a longer step

@@ -1,0 +1,1 @@
+-- error: the step 'soon' is not a length of time; write 30s, 5m or 1h

@@ -1,0 +1,1 @@
+-- error: choose the field for 'sum'

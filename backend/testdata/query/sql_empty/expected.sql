@@ -1,0 +1,1 @@
+-- error: the query is empty; write SQL such as: SELECT * FROM logs WHERE $__timeFilter()

@@ -1,0 +1,1 @@
+SELECT *, _seq FROM logs WHERE (level = 'error' OR level = 'fatal') AND timestamp <= TIMESTAMP '2026-01-01T12:00:00Z' AND (timestamp < TIMESTAMP '2026-01-01T12:00:00Z' OR _seq < 7) ORDER BY timestamp DESC, _seq DESC LIMIT 20

@@ -1,0 +1,1 @@
+-- error: no macro named '$__timefilter'; did you mean '$__timeFilter'?, line 2, column 7

@@ -1,0 +1,1 @@
+-- error: the log volume needs a query that selects the column 'timestamp', or reads 'logs' itself

@@ -1,0 +1,7 @@
+WITH bad AS (SELECT DISTINCT trace_id FROM logs WHERE level = 'error')
+SELECT date_bin(INTERVAL '30 seconds', timestamp) AS time, level, count(*) AS value
+FROM logs
+WHERE timestamp >= TIMESTAMP '2026-01-01T12:00:00Z' AND timestamp < TIMESTAMP '2026-01-01T13:00:00Z'
+  AND (trace_id IN (SELECT trace_id FROM bad))
+GROUP BY 1, 2
+ORDER BY 1

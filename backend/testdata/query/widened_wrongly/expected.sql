@@ -1,0 +1,1 @@
+-- error: 'a bit' is not a length of time to widen the range by; write 30s, 5m or 1h
