@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanArray, Float64Array, Int64Array, NullBufferBuilder, StringArray,
+    ArrayRef, BinaryBuilder, BooleanArray, Float64Array, Int64Array, NullBufferBuilder, StringArray, StringBuilder,
     TimestampNanosecondArray,
 };
-use arrow::buffer::{BooleanBuffer, Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use hashbrown::HashMap;
@@ -63,19 +63,15 @@ enum Values {
     Integers(Vec<i64>),
     Floats(Vec<f64>),
     Booleans(Vec<bool>),
-    Texts(Texts),
-}
-
-#[derive(Debug)]
-struct Texts {
-    offsets: Vec<i32>,
-    bytes: Vec<u8>,
+    /// Keeps its own nulls, and never checks UTF-8 again: that check of whole columns cost a seventh of all decoding.
+    Texts(StringBuilder),
 }
 
 #[derive(Debug)]
 struct Column {
     name: Box<str>,
     values: Values,
+    /// Nulls of columns that are not text.
     nulls: NullBufferBuilder,
     length: usize,
 }
@@ -94,10 +90,8 @@ pub(super) struct Columns {
 impl Columns {
     pub fn new() -> Self {
         // The fixed columns are text from the start, whatever comes first.
-        let column = |name: &&str| Column {
-            values: Values::Texts(Texts { offsets: vec![0], bytes: Vec::new() }),
-            ..Column::new(name)
-        };
+        let column =
+            |name: &&str| Column { values: Values::Texts(StringBuilder::with_capacity(64, 1024)), ..Column::new(name) };
         Columns {
             columns: FIXED.iter().map(column).collect(),
             slots: HashMap::new(),
@@ -191,28 +185,30 @@ impl Column {
         if missing == 0 {
             return;
         }
-        self.nulls.append_n_nulls(missing);
         self.length = row;
         match &mut self.values {
+            Values::Texts(texts) => return texts.append_nulls(missing),
             Values::Unknown => {}
             Values::Integers(values) => values.resize(row, 0),
             Values::Floats(values) => values.resize(row, 0.0),
             Values::Booleans(values) => values.resize(row, false),
-            Values::Texts(texts) => texts.offsets.resize(row + 1, texts.bytes.len() as i32),
         }
+        self.nulls.append_n_nulls(missing);
     }
 
     fn push(&mut self, row: usize, cell: Cell<'_>) {
         assert!(self.length <= row, "column {:?} was given two values for row {row}", self.name);
         self.fill(row);
         match (&mut self.values, cell) {
-            (Values::Texts(texts), Cell::Text(text)) => texts.push(text.as_bytes()),
+            (Values::Texts(texts), Cell::Text(text)) => texts.append_value(text),
             (Values::Integers(values), Cell::Integer(value, _)) => values.push(value),
             (Values::Floats(values), Cell::Float(value, _)) => values.push(value),
             (Values::Booleans(values), Cell::Boolean(value)) => values.push(value),
             _ => self.push_other(row, cell),
         }
-        self.nulls.append_non_null();
+        if !matches!(self.values, Values::Texts(_)) {
+            self.nulls.append_non_null();
+        }
         self.length = row + 1;
     }
 
@@ -223,48 +219,46 @@ impl Column {
             (Values::Unknown, Cell::Integer(..)) => self.values = Values::Integers(vec![0; row]),
             (Values::Unknown, Cell::Float(..)) => self.values = Values::Floats(vec![0.0; row]),
             (Values::Unknown, Cell::Boolean(_)) => self.values = Values::Booleans(vec![false; row]),
-            (Values::Unknown, Cell::Text(_)) => {
-                self.values = Values::Texts(Texts { offsets: vec![0; row + 1], bytes: Vec::new() });
-            }
             (Values::Integers(values), Cell::Float(..)) if values.iter().all(|value| number::is_exact(*value)) => {
                 self.values = Values::Floats(values.iter().map(|value| *value as f64).collect());
             }
             (Values::Floats(values), Cell::Integer(value, _)) if number::is_exact(value) => {
                 return values.push(value as f64);
             }
-            (Values::Texts(texts), Cell::Integer(value, "")) => return texts.push(value.to_string().as_bytes()),
-            (Values::Texts(texts), Cell::Float(value, "")) => return texts.push(value.to_string().as_bytes()),
-            (Values::Texts(texts), Cell::Integer(_, spelling) | Cell::Float(_, spelling)) => {
-                return texts.push(spelling.as_bytes());
-            }
-            (Values::Texts(texts), Cell::Boolean(value)) => return texts.push(if value { b"true" } else { b"false" }),
+            (Values::Texts(_), _) => {}
             _ => self.values = Values::Texts(self.as_texts()),
         }
         match (&mut self.values, cell) {
             (Values::Integers(values), Cell::Integer(value, _)) => values.push(value),
             (Values::Floats(values), Cell::Float(value, _)) => values.push(value),
             (Values::Booleans(values), Cell::Boolean(value)) => values.push(value),
-            (Values::Texts(texts), Cell::Text(text)) => texts.push(text.as_bytes()),
-            // Widened to text by something else than a text.
-            _ => self.push_other(row, cell),
+            (Values::Texts(texts), Cell::Text(text)) => texts.append_value(text),
+            (Values::Texts(texts), Cell::Boolean(value)) => texts.append_value(if value { "true" } else { "false" }),
+            (Values::Texts(texts), Cell::Integer(value, "")) => texts.append_value(value.to_string()),
+            (Values::Texts(texts), Cell::Float(value, "")) => texts.append_value(value.to_string()),
+            (Values::Texts(texts), Cell::Integer(_, spelling) | Cell::Float(_, spelling)) => {
+                texts.append_value(spelling)
+            }
+            (Values::Unknown | Values::Integers(_) | Values::Floats(_) | Values::Booleans(_), _) => {
+                unreachable!("the column was made to hold the value")
+            }
         }
     }
 
     /// All values so far as text.
-    fn as_texts(&self) -> Texts {
-        let mut texts = Texts { offsets: Vec::with_capacity(self.length + 1), bytes: Vec::new() };
-        texts.offsets.push(0);
+    fn as_texts(&self) -> StringBuilder {
+        let mut texts = StringBuilder::with_capacity(self.length + 1, self.length * 4);
+        let mut text = Vec::new();
         for row in 0..self.length {
-            // What stands in a null's place is written too; no one sees it.
+            text.clear();
             match &self.values {
-                Values::Integers(values) => number::write_integer(values[row], &mut texts.bytes),
-                Values::Floats(values) => number::write_float(values[row], number::Style::Js, &mut texts.bytes),
-                Values::Booleans(values) => {
-                    texts.bytes.extend_from_slice(if values[row] { b"true" } else { b"false" });
-                }
+                Values::Integers(values) => number::write_integer(values[row], &mut text),
+                Values::Floats(values) => number::write_float(values[row], number::Style::Js, &mut text),
+                Values::Booleans(values) => text.extend_from_slice(if values[row] { b"true" } else { b"false" }),
                 Values::Unknown | Values::Texts(_) => {}
             }
-            texts.offsets.push(texts.bytes.len() as i32);
+            let is_null = matches!(self.values, Values::Unknown) || !self.nulls.is_valid(row);
+            texts.append_option((!is_null).then(|| String::from_utf8_lossy(&text)));
         }
         texts
     }
@@ -277,24 +271,13 @@ impl Column {
             Values::Integers(values) => Arc::new(Int64Array::new(values.into(), nulls)),
             Values::Floats(values) => Arc::new(Float64Array::new(values.into(), nulls)),
             Values::Booleans(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(values), nulls)),
-            Values::Texts(texts) => Arc::new(StringArray::new(
-                OffsetBuffer::new(ScalarBuffer::from(texts.offsets)),
-                Buffer::from_vec(texts.bytes),
-                nulls,
-            )),
+            Values::Texts(mut texts) => Arc::new(texts.finish()),
         };
         Some((Field::new(&*self.name, array.data_type().clone(), true), array))
     }
 
     fn finish_text(self, rows: usize) -> ArrayRef {
         self.finish(rows).map_or_else(|| Arc::new(StringArray::new_null(rows)) as ArrayRef, |(_, array)| array)
-    }
-}
-
-impl Texts {
-    fn push(&mut self, text: &[u8]) {
-        self.bytes.extend_from_slice(text);
-        self.offsets.push(self.bytes.len() as i32);
     }
 }
 

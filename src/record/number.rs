@@ -149,18 +149,15 @@ pub fn fits(value: f64, style: Style, text: &[u8]) -> bool {
     if matches!(style, Style::Fixed(decimals) if usize::from(decimals) > DECIMALS_MAX) {
         return false;
     }
-    // A decimal of at most 15 significant digits that does not end in zero is the shortest text of its double.
-    let plain = text.len() <= 16 && text.last().is_some_and(|last| (b'1'..=b'9').contains(last));
-    if plain
-        && style == Style::Js
-        && value.abs() >= 1e-6
-        && text.contains(&b'.')
-        && !text.contains(&b'e')
-        && !text.contains(&b'E')
-    {
-        return true;
+    // A decimal of at most 15 significant digits is what its double gives with that many decimals, and, when it does not
+    // end in zero, also the shortest text of that double.
+    let point = memchr::memchr(b'.', text);
+    let plain = text.len() <= 16 && !text.iter().any(|byte| matches!(byte, b'e' | b'E'));
+    match (style, point) {
+        (Style::Js, Some(_)) if plain && value.abs() >= 1e-6 && text.last() != Some(&b'0') => true,
+        (Style::Fixed(decimals), Some(point)) if plain => text.len() - point - 1 == usize::from(decimals),
+        _ => is_written_as(value, style, text),
     }
-    is_written_as(value, style, text)
 }
 
 fn is_written_as(value: f64, style: Style, text: &[u8]) -> bool {

@@ -45,16 +45,25 @@ impl Quote {
         if self == Quote::Verbatim {
             return out.extend_from_slice(text.as_bytes());
         }
-        let mut done = 0;
-        for (at, character) in text.char_indices() {
-            if !self.escapes(character) {
+        let bytes = text.as_bytes();
+        let beyond_ascii = matches!(self, Quote::JsonAscii | Quote::JsonPhp | Quote::JsonGo);
+        let (mut at, mut done) = (0, 0);
+        while let Some(byte) = bytes.get(at) {
+            let character = match *byte {
+                0x80.. if !beyond_ascii => '\u{80}',
+                0x80.. => text[at..].chars().next().unwrap_or('\u{80}'),
+                ascii => char::from(ascii),
+            };
+            if (character == '\u{80}' && !beyond_ascii) || !self.escapes(character) {
+                at += if beyond_ascii { character.len_utf8() } else { 1 };
                 continue;
             }
-            out.extend_from_slice(&text.as_bytes()[done..at]);
-            done = at + character.len_utf8();
+            out.extend_from_slice(&bytes[done..at]);
+            at += character.len_utf8();
+            done = at;
             self.write_escape(character, out);
         }
-        out.extend_from_slice(&text.as_bytes()[done..]);
+        out.extend_from_slice(&bytes[done..]);
     }
 
     fn escapes(self, character: char) -> bool {
