@@ -102,6 +102,8 @@ pub struct Ingest {
     pub level_names: Vec<String>,
     /// Names that hold the service.
     pub service_names: Vec<String>,
+    /// Names that only hint at the service.
+    pub service_hint_names: Vec<String>,
     /// Names that hold the text for people.
     pub message_names: Vec<String>,
     /// Names that hold the trace id.
@@ -125,6 +127,10 @@ pub struct Storage {
     /// Buffered plus flushing bytes.
     #[serde(with = "size")]
     pub buffer_bytes_max: usize,
+    /// Columns of a segment.
+    pub columns_max: usize,
+    /// Field names known to a tenant.
+    pub fields_max: usize,
 }
 
 /// `[query]`

@@ -281,6 +281,8 @@ fn validate(mut typed: File) -> Result<Config, Error> {
         ("ingest.line_bytes_max", typed.ingest.line_bytes_max),
         ("ingest.batch_bytes_max", typed.ingest.batch_bytes_max),
         ("storage.flush_bytes_max", typed.storage.flush_bytes_max),
+        ("storage.columns_max", typed.storage.columns_max),
+        ("storage.fields_max", typed.storage.fields_max),
         ("query.memory_bytes_max", typed.query.memory_bytes_max),
         ("query.rows_max", typed.query.rows_max),
         ("query.concurrency_max", typed.query.concurrency_max),

@@ -253,6 +253,8 @@ fn storage_options(settings: &config::Storage) -> storage::Options {
         flush_bytes_max: settings.flush_bytes_max,
         flush_age_max: settings.flush_age_max,
         buffer_bytes_max: settings.buffer_bytes_max,
+        columns_max: settings.columns_max,
+        fields_max: settings.fields_max,
     }
 }
 
@@ -278,6 +280,7 @@ fn decode_options(settings: &config::Ingest) -> decode::Options {
         timestamp_names: settings.timestamp_names.clone(),
         level_names: settings.level_names.clone(),
         service_names: settings.service_names.clone(),
+        service_hint_names: settings.service_hint_names.clone(),
         message_names: settings.message_names.clone(),
         trace_id_names: settings.trace_id_names.clone(),
         span_id_names: settings.span_id_names.clone(),
@@ -303,9 +306,17 @@ mod tests {
         assert_eq!(ours.timestamp_names, theirs.timestamp_names);
         assert_eq!(ours.level_names, theirs.level_names);
         assert_eq!(ours.service_names, theirs.service_names);
+        assert_eq!(ours.service_hint_names, theirs.service_hint_names);
         assert_eq!(ours.message_names, theirs.message_names);
         assert_eq!(ours.trace_id_names, theirs.trace_id_names);
         assert_eq!(ours.span_id_names, theirs.span_id_names);
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_stores() {
+        let config = config();
+        let (ours, theirs) = (storage_options(&config.storage), storage::Options::new(&config.storage.data_dir));
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     }
 
     #[tokio::test]
