@@ -312,6 +312,13 @@ mod tests {
         assert_eq!(ours.span_id_names, theirs.span_id_names);
     }
 
+    #[test]
+    fn the_documented_defaults_are_the_stores() {
+        let config = config();
+        let (ours, theirs) = (storage_options(&config.storage), storage::Options::new(&config.storage.data_dir));
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
     #[tokio::test]
     async fn a_taken_port_is_told_with_its_flag() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -51,6 +51,7 @@ pub(super) async fn sql(
     parameters: Result<Query<SqlParameters>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Error> {
+    app.parts()?;
     let Query(parameters) = parameters.map_err(|error| Error::Invalid(error.body_text()))?;
     let format = format(&parameters, &request)?;
     let range = parse_range(parameters.from.as_deref(), parameters.to.as_deref(), app.clock.now_ns())
