@@ -33,7 +33,7 @@ use tokio::time::timeout_at;
 
 use super::compare::LooseTypes;
 use super::plan::{self, FieldNames, TABLE};
-use super::table::{Columns, LogsTable, Pruned, STORE_URL};
+use super::table::{Columns, LogsTable, STORE_URL, ScanCounts};
 use super::{Error, Field, FieldValue, FieldValuesRequest, Options, Request, Stats, TimeRange, failure, output};
 use crate::record::{FieldType, Tenant, column};
 use crate::storage::{Snapshot, Store};
@@ -112,7 +112,7 @@ impl Engine {
         let read = plan::read(&request.sql, &fields)?;
         let columns = if read.about_schema { Columns::All } else { Columns::Named(&read.names, read.wildcard) };
         let table = LogsTable::new(snapshot, &columns, request.range);
-        let pruned = table.pruned();
+        let counts = table.counts();
         let state = self.state_with(table);
 
         let wrong = |error: &_| failure::of_planning(error, &request.sql, &fields);
@@ -126,7 +126,7 @@ impl Engine {
             schema: output::plain_schema(physical.schema().as_ref()),
             physical,
             context: state.task_ctx(),
-            pruned,
+            counts,
             started,
             deadline: request.timeout.unwrap_or(self.options.timeout_max).min(self.options.timeout_max),
             rows_max: self.options.rows_max,
@@ -254,6 +254,8 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
         .with_target_partitions(options.threads.max(1));
     let settings = config.options_mut();
     settings.sql_parser.enable_ident_normalization = false;
+    // A scan has as many partitions as it can use; and under a cross join (55.2) a round-robin exchange panics.
+    settings.optimizer.enable_round_robin_repartition = false;
     settings.execution.time_zone = Some("UTC".into());
     settings.execution.parquet.pushdown_filters = true;
     settings.execution.parquet.reorder_filters = true;
@@ -304,7 +306,7 @@ pub struct Prepared {
     schema: SchemaRef,
     physical: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
-    pruned: Arc<Pruned>,
+    counts: Arc<ScanCounts>,
     started: Instant,
     deadline: Duration,
     rows_max: usize,
@@ -327,10 +329,10 @@ impl Prepared {
             truncated: AtomicBool::new(false),
             started: self.started,
         });
-        let (physical, pruned) = (self.physical.clone(), self.pruned.clone());
+        let (physical, counts) = (self.physical.clone(), self.counts.clone());
         let handle = self.handle.clone();
         let task = handle.spawn(drive(self, batches, progress.clone()));
-        Rows { receiver, task: Some(task), physical, pruned, progress }
+        Rows { receiver, task: Some(task), physical, counts, progress }
     }
 }
 
@@ -403,7 +405,7 @@ pub struct Rows {
     receiver: mpsc::Receiver<Result<RecordBatch, Error>>,
     task: Option<JoinHandle<()>>,
     physical: Arc<dyn ExecutionPlan>,
-    pruned: Arc<Pruned>,
+    counts: Arc<ScanCounts>,
     progress: Arc<Progress>,
 }
 
@@ -411,8 +413,10 @@ impl Rows {
     /// What it cost so far; complete after the stream's end.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats {
-            segments_scanned: self.pruned.scanned.load(Ordering::Relaxed),
-            segments_pruned: self.pruned.pruned.load(Ordering::Relaxed),
+            segments_scanned: self.counts.segments_scanned.load(Ordering::Relaxed),
+            segments_pruned: self.counts.segments_pruned.load(Ordering::Relaxed),
+            rows_scanned: self.counts.buffer_rows.load(Ordering::Relaxed),
+            bytes_scanned: self.counts.buffer_bytes.load(Ordering::Relaxed),
             truncated: self.progress.truncated.load(Ordering::Relaxed),
             ..Stats::default()
         };
@@ -437,8 +441,12 @@ fn add_leaves(plan: &dyn ExecutionPlan, stats: &mut Stats) {
         && let Some(metrics) = plan.metrics()
     {
         let sum = |name: &str| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
-        stats.rows_scanned += metrics.output_rows().unwrap_or(0) as u64 + sum("pushdown_rows_pruned");
-        stats.bytes_scanned += sum("bytes_scanned");
+        let read = sum("bytes_scanned");
+        // Leaves without it are the buffer's, which counts by itself.
+        if read > 0 {
+            stats.rows_scanned += metrics.output_rows().unwrap_or(0) as u64 + sum("pushdown_rows_pruned");
+            stats.bytes_scanned += read;
+        }
     }
     children.into_iter().for_each(|child| add_leaves(child.as_ref(), stats));
 }

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -48,14 +50,16 @@ pub(super) struct LogsTable {
     snapshot: Arc<Snapshot>,
     schema: SchemaRef,
     range: Option<TimeRange>,
-    pruned: Arc<Pruned>,
+    counts: Arc<ScanCounts>,
 }
 
-/// How many segments a statement's scans opened and left out.
+/// What a statement's scans opened and left out, as far as DataFusion does not count it.
 #[derive(Debug, Default)]
-pub(super) struct Pruned {
-    pub scanned: std::sync::atomic::AtomicU64,
-    pub pruned: std::sync::atomic::AtomicU64,
+pub(super) struct ScanCounts {
+    pub segments_scanned: AtomicU64,
+    pub segments_pruned: AtomicU64,
+    pub buffer_rows: AtomicU64,
+    pub buffer_bytes: AtomicU64,
 }
 
 /// Which columns a table must have.
@@ -69,11 +73,11 @@ pub(super) enum Columns<'a> {
 impl LogsTable {
     pub(super) fn new(snapshot: Arc<Snapshot>, columns: &Columns<'_>, range: Option<TimeRange>) -> LogsTable {
         let schema = Arc::new(Schema::new(table_fields(&snapshot, columns)));
-        LogsTable { snapshot, schema, range, pruned: Arc::default() }
+        LogsTable { snapshot, schema, range, counts: Arc::default() }
     }
 
-    pub(super) fn pruned(&self) -> Arc<Pruned> {
-        self.pruned.clone()
+    pub(super) fn counts(&self) -> Arc<ScanCounts> {
+        self.counts.clone()
     }
 
     /// The fields whose values partly lie in the overflow.
@@ -105,24 +109,36 @@ impl LogsTable {
     }
 
     fn segments_to_scan(&self, bounds: &Bounds) -> Vec<Arc<Segment>> {
-        use std::sync::atomic::Ordering::Relaxed;
         let mut segments: Vec<Arc<Segment>> =
             self.snapshot.segments.iter().filter(|segment| bounds.may_match_segment(segment)).cloned().collect();
-        self.pruned.scanned.fetch_add(segments.len() as u64, Relaxed);
-        self.pruned.pruned.fetch_add((self.snapshot.segments.len() - segments.len()) as u64, Relaxed);
+        self.counts.segments_scanned.fetch_add(segments.len() as u64, Relaxed);
+        self.counts.segments_pruned.fetch_add((self.snapshot.segments.len() - segments.len()) as u64, Relaxed);
         // The newest first: a search for the newest records can skip the rest once it has them.
         segments.sort_by_key(|segment| std::cmp::Reverse(segment.max_ts));
         segments
     }
 
-    fn scan_buffer(&self, bounds: &Bounds, schema: &SchemaRef) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        let batches: Vec<Arc<Buffered>> =
-            self.snapshot.buffer.iter().rev().filter(|batch| bounds.may_match_batch(batch)).cloned().collect();
-        if batches.is_empty() {
+    fn scan_buffer(
+        &self,
+        partitions: usize,
+        bounds: &Bounds,
+        schema: &SchemaRef,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let mut dealt: Vec<Vec<Arc<Buffered>>> = vec![Vec::new(); partitions];
+        let newest_first = self.snapshot.buffer.iter().rev().filter(|batch| bounds.may_match_batch(batch));
+        for (at, batch) in newest_first.enumerate() {
+            dealt[at % partitions].push(batch.clone());
+        }
+        dealt.retain(|batches| !batches.is_empty());
+        if dealt.is_empty() {
             return Ok(None);
         }
-        let part: Arc<dyn PartitionStream> = Arc::new(BufferScan { batches, schema: schema.clone() });
-        let plan = StreamingTableExec::try_new(schema.clone(), vec![part], None, None, false, None)?;
+        let part = |batches| {
+            let scan = BufferScan { batches, schema: schema.clone(), counts: self.counts.clone() };
+            Arc::new(scan) as Arc<dyn PartitionStream>
+        };
+        let parts = dealt.into_iter().map(part).collect();
+        let plan = StreamingTableExec::try_new(schema.clone(), parts, None, None, false, None)?;
         Ok(Some(Arc::new(plan)))
     }
 
@@ -193,7 +209,11 @@ impl TableProvider for LogsTable {
         let stored: SchemaRef = Arc::new(Schema::new(self.stored_columns(&wanted)));
 
         let segments = self.scan_segments(state, self.segments_to_scan(&bounds), &stored, predicate.as_ref())?;
-        let parts: Vec<_> = self.scan_buffer(&bounds, &stored)?.into_iter().chain(segments).collect();
+        let parts: Vec<_> = self
+            .scan_buffer(state.config().target_partitions(), &bounds, &stored)?
+            .into_iter()
+            .chain(segments)
+            .collect();
         let mut plan: Arc<dyn ExecutionPlan> = match <[_; 1]>::try_from(parts) {
             Ok([one]) => one,
             Err(parts) if parts.is_empty() => {
@@ -292,6 +312,7 @@ fn text_as_view(kind: DataType) -> DataType {
 struct BufferScan {
     batches: Vec<Arc<Buffered>>,
     schema: SchemaRef,
+    counts: Arc<ScanCounts>,
 }
 
 impl PartitionStream for BufferScan {
@@ -301,7 +322,7 @@ impl PartitionStream for BufferScan {
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let rows_max = context.session_config().batch_size();
-        let schema = self.schema.clone();
+        let (schema, counts) = (self.schema.clone(), self.counts.clone());
         let slices: Vec<(Arc<Buffered>, usize)> = self
             .batches
             .iter()
@@ -309,7 +330,10 @@ impl PartitionStream for BufferScan {
             .collect();
         let batches = slices.into_iter().map(move |(batch, start)| {
             let rows = rows_max.min(batch.rows() - start);
-            read_buffered(&batch, start, rows, &schema)
+            let read = read_buffered(&batch, start, rows, &schema)?;
+            counts.buffer_rows.fetch_add(rows as u64, Relaxed);
+            counts.buffer_bytes.fetch_add((batch.bytes * rows / batch.rows()) as u64, Relaxed);
+            Ok(read)
         });
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::iter(batches)))
     }
