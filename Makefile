@@ -1,0 +1,71 @@
+# Quiver's commands. A fresh machine needs Rust, Go, Node and a C compiler; everything else is fetched from the package
+# registries by the targets below. `make demo` and `make test` build the Rust workspace in one way only (CARGO_BUILD), so
+# that nothing is compiled twice.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+CARGO_BUILD := --locked --workspace --all-targets
+QUIVER := $(TARGET_DIR)/debug/quiver
+PLUGIN := dist/gpx_quiver_logs_$(shell go env GOOS)_$(shell go env GOARCH)
+PYTHON := .venv/bin/python
+NPM := npm --no-audit --no-fund --loglevel=error
+
+.PHONY: help demo test build dist lint test-rust test-frontend test-host test-demo clients clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: build dist ## build, run the store with a small workload, and show what panels show (ONCE=1: then end)
+	cd tests/host && go run ./cmd/demo --quiver $(abspath $(QUIVER)) --plugin $(abspath $(PLUGIN)) --provisioning ../../provisioning $(if $(ONCE),--once)
+
+test: lint test-rust test-frontend test-host test-demo ## everything that CI runs
+
+build: ## the store, the plugin's backend and the tests' binaries
+	cargo build $(CARGO_BUILD)
+
+lint: ## format and lints of Rust and Go
+	cargo fmt --all --check
+	cargo clippy $(CARGO_BUILD) --quiet -- -D warnings
+	cd tests/host && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./...
+
+test-rust: build clients ## unit, tidy and integration tests (real processes, real clients)
+	QUIVER_PYTHON=$(abspath $(PYTHON)) cargo test $(CARGO_BUILD)
+
+test-frontend: frontend/node_modules/.installed ## type check, lint and unit tests of the frontend
+	cd frontend && $(NPM) run typecheck && $(NPM) run lint && $(NPM) run test
+
+test-host: build dist ## the plugin started and read as Grafana does
+	cd tests/host && QUIVER_BIN=$(abspath $(QUIVER)) QUIVER_PLUGIN_BIN=$(abspath $(PLUGIN)) go test ./...
+
+test-demo: build dist ## the demo, to its three panels
+	cd tests/host && go run ./cmd/demo --once --quiver $(abspath $(QUIVER)) --plugin $(abspath $(PLUGIN)) --provisioning ../../provisioning
+
+dist: build dist/module.js ## the plugin as Grafana loads it, in dist/
+	install -m 0755 $(TARGET_DIR)/debug/gpx_quiver_logs $(PLUGIN)
+
+dist/module.js: frontend/node_modules/.installed plugin.json README.md CHANGELOG.md LICENSE $(shell find frontend/src provisioning/dashboards -type f)
+	cd frontend && $(NPM) run build
+	touch $@
+
+frontend/node_modules/.installed: frontend/package-lock.json
+	cd frontend && $(NPM) ci
+	touch $@
+
+# The log clients that the integration tests run: Python's in a virtual environment, Node's beside them.
+clients: .venv/.installed tests/clients/node/node_modules/.installed
+
+.venv/.installed: tests/clients/requirements.txt
+	python3 -m venv .venv || (apt-get update && apt-get install -y python3 python3-venv && python3 -m venv .venv)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+	touch $@
+
+tests/clients/node/node_modules/.installed: tests/clients/node/package-lock.json
+	cd tests/clients/node && $(NPM) ci
+	touch $@
+
+clean: ## remove what was built
+	rm -rf $(TARGET_DIR) dist .venv frontend/node_modules tests/clients/node/node_modules
