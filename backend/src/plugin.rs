@@ -211,6 +211,7 @@ impl Headers<'_> {
         let authorization = client.settings().forward_oauth.then(|| self.get("Authorization")).flatten();
         let authorization = authorization.and_then(|text| HeaderValue::from_str(text).ok());
         Caller {
+            alert: is_set("FromAlert"),
             numbers_only: is_set("FromAlert") || is_set("X-Grafana-From-Expr"),
             source: (!parts.is_empty()).then(|| parts.join(";")),
             authorization,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::client::{Answer, Client, Options};
 use crate::error::Error;
 use crate::frame;
-use crate::model::Query;
+use crate::model::{Editor, Format, Query};
 use crate::settings::LIMIT_MAX;
 use crate::sql::{self, Context, Range, Shape, Statement};
 
@@ -35,6 +35,8 @@ pub struct Ask {
 pub struct Caller {
     /// An alert rule or an expression: only numbers are of use.
     pub numbers_only: bool,
+    /// An alert rule: it takes numbers as they are, and of a series it would reduce the last bucket, which is not full yet.
+    pub alert: bool,
     /// For the store's query log: `dashboard=…;panel=…;user=…`.
     pub source: Option<String>,
     /// The user's own login, where the data source hands it on.
@@ -54,7 +56,10 @@ pub fn context(ask: &Ask, query: &Query, client: &Client) -> Result<Context, Err
 
 /// Runs a query. **Shape**: Arrow IPC files, at least one.
 pub async fn run(client: &Arc<Client>, ask: &Ask, caller: &Caller) -> Result<Vec<Vec<u8>>, Error> {
-    let query = Query::normalize(&ask.model);
+    let mut query = Query::normalize(&ask.model);
+    if caller.alert && query.format == Format::Auto && query.editor == Editor::Builder {
+        query.format = Format::Number;
+    }
     let statement = sql::statement(&query, &context(ask, &query, client)?)?;
     if caller.numbers_only && statement.shape == Shape::Logs {
         // Nothing to read first: the answer would be refused.
