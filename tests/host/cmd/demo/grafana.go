@@ -170,7 +170,7 @@ func explain(screen *terminal.Screen, pluginDirectory, provisioning, grpc string
 		step++
 	}
 	if ready != nil {
-		tell("Build the plugin's folder ("+ready.Error()+"):", "make plugin")
+		tell("Build the plugin's folder ("+ready.Error()+"):", "make dist")
 	}
 	tell("Copy the plugin's folder to Grafana's plugins, and allow it unsigned:",
 		"cp -r "+pluginDirectory+" /var/lib/grafana/plugins/"+grafana.PluginID,
