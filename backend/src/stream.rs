@@ -218,7 +218,7 @@ impl Follower {
             let text = format!("{dropped} lines came too fast to be shown; add a filter to see all of them.");
             packet.meta["notices"] = json!([{"severity": "warning", "text": text}]);
         }
-        Ok(Some(packet.to_json().to_string().into_bytes()))
+        Ok(Some(packet.to_json().into_bytes()))
     }
 }
 

@@ -155,8 +155,15 @@ fn parser_message(sql: &str, message: &str) -> String {
     };
     match parse(message) {
         Some((message, location)) => point(sql, location, 1, &message),
+        None if message.ends_with("found: EOF") => point(sql, end_of(sql), 1, &lower_first(message)),
         None => lower_first(message),
     }
+}
+
+/// Just behind the last character.
+fn end_of(sql: &str) -> Location {
+    let last = sql.trim_end().lines().last().unwrap_or_default();
+    Location { line: sql.trim_end().lines().count() as u64, column: last.chars().count() as u64 + 1 }
 }
 
 fn lower_first(text: &str) -> String {
@@ -263,7 +270,7 @@ impl Wildcards<'_> {
                 let hidden: Vec<_> = HIDDEN
                     .iter()
                     .filter(|name| self.mentioned.contains(**name))
-                    .map(|name| ObjectName::from(Ident::with_quote('"', *name)))
+                    .map(|name| ObjectName::from(Ident::new(*name)))
                     .collect();
                 for item in &mut select.projection {
                     let (SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options)) = item else {

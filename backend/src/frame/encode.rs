@@ -33,18 +33,19 @@ impl Frame {
         Ok(bytes)
     }
 
-    /// The frame as Grafana's frame JSON (`DataFrameJSON`), as streams carry it.
-    pub fn to_json(&self) -> Value {
+    /// The frame as Grafana's frame JSON (`DataFrameJSON`), as streams carry it. **Shape**: members in the order that
+    /// Go's reader needs, which reads on the fly: the schema before the data, the values before their nanoseconds.
+    pub fn to_json(&self) -> String {
         let fields: Vec<_> = self.fields.iter().map(json_field).collect();
-        let values: Vec<_> = self.fields.iter().map(|field| json_values(&field.values)).collect();
-        let mut data = json!({"values": values});
-        if self.fields.iter().any(|field| is_time(field.values.data_type())) {
-            data["nanos"] = self.fields.iter().map(|field| json_nanos(&field.values)).collect();
-        }
-        json!({
-            "schema": {"refId": self.ref_id, "meta": self.meta, "fields": fields},
-            "data": data,
-        })
+        let schema = json!({"refId": self.ref_id, "meta": self.meta, "fields": fields});
+        let values: Value = self.fields.iter().map(|field| json_values(&field.values)).collect();
+        let nanos = if self.fields.iter().any(|field| is_time(field.values.data_type())) {
+            let nanos: Value = self.fields.iter().map(|field| json_nanos(&field.values)).collect();
+            format!(r#","nanos":{nanos}"#)
+        } else {
+            String::new()
+        };
+        format!(r#"{{"schema":{schema},"data":{{"values":{values}{nanos}}}}}"#)
     }
 }
 

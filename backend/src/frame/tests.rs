@@ -78,6 +78,12 @@ fn case_frames(case: &Value) -> Result<Vec<Frame>, Error> {
     frames(&rows.schema(), &[rows], &request)
 }
 
+fn json_of(frame: &Frame) -> Value {
+    let text = frame.to_json();
+    assert!(text.starts_with(r#"{"schema":"#), "the schema has to come first: {text}");
+    serde_json::from_str(&text).expect("JSON")
+}
+
 #[test]
 fn rows_become_the_frames_of_their_case() {
     let cases = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/frame"));
@@ -90,7 +96,7 @@ fn rows_become_the_frames_of_their_case() {
             Err(error) => json!({"error": error.to_string()}),
             Ok(frames) => {
                 frames.iter().for_each(assert_round_trip);
-                frames.iter().map(Frame::to_json).collect()
+                frames.iter().map(json_of).collect()
             }
         };
         let path = directory.join("expected.json");
@@ -125,9 +131,10 @@ fn assert_round_trip(frame: &Frame) {
             other => other.is_integer() || *other == DataType::Float64 || *other == DataType::Float32,
         };
         assert!(known, "Grafana cannot read {}", array.data_type());
-        let json_of = |key: &str| arrow_field.metadata().get(key).map(|text| serde_json::from_str(text).expect("JSON"));
-        assert_eq!(json_of("config"), field.config);
-        let labels: Option<Value> = json_of("labels");
+        let metadata =
+            |key: &str| arrow_field.metadata().get(key).map(|text| serde_json::from_str(text).expect("JSON"));
+        assert_eq!(metadata("config"), field.config);
+        let labels: Option<Value> = metadata("labels");
         assert_eq!(labels.unwrap_or_else(|| json!({})), json!(field.labels));
     }
 }
@@ -139,7 +146,7 @@ fn lines_without_a_sequence_number_get_stable_and_distinct_ids() {
         "columns": [["timestamp", "timestamp"], ["message", "text"]],
         "rows": [[1, "a"], [1, "a"], [1, "b"]],
     });
-    let ids = |case: &Value| case_frames(case).expect("fine")[0].to_json()["data"]["values"][3].clone();
+    let ids = |case: &Value| json_of(&case_frames(case).expect("fine")[0])["data"]["values"][3].clone();
     let first = ids(&case);
     assert_eq!(first, ids(&case), "the same in every answer");
     let distinct: std::collections::HashSet<_> = first.as_array().expect("ids").iter().collect();
