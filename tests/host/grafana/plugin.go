@@ -245,11 +245,23 @@ func (s *Stream) Next() (frame *data.Frame, packet []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	frame, err = decodePacket(received.Data)
+	return frame, received.Data, err
+}
+
+// decodePacket reads a live packet with the SDK, whose reader panics on members that come in another order than its
+// writer's (schema before data, values before nanos).
+func decodePacket(packet []byte) (frame *data.Frame, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = fmt.Errorf("grafana-plugin-sdk-go cannot decode the stream packet (%v): %s", reason, packet)
+		}
+	}()
 	frame = &data.Frame{}
-	if err := frame.UnmarshalJSON(received.Data); err != nil {
-		return nil, received.Data, fmt.Errorf("decode stream packet: %w", err)
+	if err := frame.UnmarshalJSON(packet); err != nil {
+		return nil, fmt.Errorf("decode stream packet: %w: %s", err, packet)
 	}
-	return frame, received.Data, nil
+	return frame, nil
 }
 
 // Close ends the channel, as Grafana does when the last viewer has left.

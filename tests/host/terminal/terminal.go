@@ -59,7 +59,7 @@ func (s *Screen) Paint(colour Colour, text string) string {
 
 // Line writes a line.
 func (s *Screen) Line(format string, arguments ...any) {
-	fmt.Fprintf(s.out, format+"\n", arguments...)
+	fmt.Fprintln(s.out, strings.TrimRight(fmt.Sprintf(format, arguments...), " "))
 }
 
 // Status writes a line that the next one replaces; nothing on a plain screen, for a pipe keeps every one.

@@ -156,10 +156,16 @@ func (s *Shop) send(ctx context.Context, events []event) error {
 			})
 		}
 	}
-	errs := []error{
-		s.client.LokiProtobuf(ctx, ordered(streams)...),
-		s.client.LokiJSON(ctx, ordered(jsonStreams)...),
-		s.client.JSONLines(ctx, ingest...),
+	var errs []error
+	// A second may pass in which a service says nothing.
+	if len(streams) > 0 {
+		errs = append(errs, s.client.LokiProtobuf(ctx, ordered(streams)...))
+	}
+	if len(jsonStreams) > 0 {
+		errs = append(errs, s.client.LokiJSON(ctx, ordered(jsonStreams)...))
+	}
+	if len(ingest) > 0 {
+		errs = append(errs, s.client.JSONLines(ctx, ingest...))
 	}
 	for _, otlp := range s.otlp {
 		errs = append(errs, otlp.Flush(ctx))

@@ -99,7 +99,7 @@ func startGrafana(ctx context.Context, work, pluginDirectory, provisioning strin
 		"GF_PATHS_PLUGINS="+plugins, "GF_PATHS_PROVISIONING="+provisioning,
 		"GF_PLUGINS_ALLOW_LOADING_UNSIGNED_PLUGINS="+grafana.PluginID, "GF_PLUGINS_PREINSTALL_DISABLED=true",
 		"GF_SERVER_HTTP_ADDR=127.0.0.1", "GF_SERVER_HTTP_PORT="+port,
-		"GF_AUTH_ANONYMOUS_ENABLED=true", "GF_AUTH_ANONYMOUS_ORG_ROLE=Admin", "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION=false",
+		"GF_AUTH_ANONYMOUS_ENABLED=true", "GF_AUTH_ANONYMOUS_ORG_ROLE=Admin",
 		"GF_ANALYTICS_REPORTING_ENABLED=false", "GF_ANALYTICS_CHECK_FOR_UPDATES=false",
 		"GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES=false", "GF_NEWS_NEWS_FEED_ENABLED=false",
 		"GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH="+filepath.Join(provisioning, "dashboards", dashboardFile),
@@ -170,7 +170,7 @@ func explain(screen *terminal.Screen, pluginDirectory, provisioning, grpc string
 		step++
 	}
 	if ready != nil {
-		tell("Build the plugin's folder ("+ready.Error()+"):", "make plugin")
+		tell("Build the plugin's folder ("+ready.Error()+"):", "make dist")
 	}
 	tell("Copy the plugin's folder to Grafana's plugins, and allow it unsigned:",
 		"cp -r "+pluginDirectory+" /var/lib/grafana/plugins/"+grafana.PluginID,
