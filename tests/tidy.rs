@@ -107,7 +107,9 @@ fn paths_in(line: &str) -> impl Iterator<Item = (&str, &str)> {
 fn crate_modules(line: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for (name, rest) in paths_in(line).filter(|(name, _)| *name == "crate" || *name == "quiver") {
-        let first_word = |text| -> &str { str::split(text, |letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or("") };
+        let first_word = |text| -> &str {
+            str::split(text, |letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or("")
+        };
         let _ = name;
         match rest.strip_prefix('{') {
             Some(list) => found.extend(list.trim_end_matches("};").split(", ").map(|item| first_word(item.trim()))),
@@ -156,7 +158,8 @@ fn crates_stay_where_they_belong() {
             for (name, _) in paths_in(line) {
                 let known = CRATES.iter().find(|(start, _)| name == *start || name.starts_with(&format!("{start}_")));
                 if let Some((_, allowed)) = known.filter(|(_, allowed)| !allowed.contains(&module.as_str())) {
-                    breaches.push(source.breach(number, &format!("'{name}' belongs to {allowed:?}, not to '{module}'")));
+                    breaches
+                        .push(source.breach(number, &format!("'{name}' belongs to {allowed:?}, not to '{module}'")));
                 }
             }
         }

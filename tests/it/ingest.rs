@@ -96,7 +96,8 @@ fn bad_lines_are_told_and_good_lines_kept() {
             assert!(reason(1).contains("UTF-8"), "{answer}");
         },
         |quiver| {
-            let kept = [good_first.as_slice(), good_last.as_slice()].map(|line| String::from_utf8_lossy(line).into_owned());
+            let kept =
+                [good_first.as_slice(), good_last.as_slice()].map(|line| String::from_utf8_lossy(line).into_owned());
             assert_eq!(lines_in_order(quiver), kept);
             assert_eq!(quiver.count("SELECT sum(n) FROM logs"), 3);
         },
