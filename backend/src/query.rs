@@ -2,6 +2,7 @@
 //! module's; here is their order. Invariant: dropping the future cancels the query in the store.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderValue;
 use serde_json::Value;
@@ -71,12 +72,17 @@ pub async fn run(client: &Arc<Client>, ask: &Ask, caller: &Caller) -> Result<Vec
         authorization: caller.authorization.clone(),
         ..Options::default()
     };
-    tracing::debug!(ref_id = ask.ref_id, sql = statement.sql, "query");
+    let started = Instant::now();
     let answer = client.query(&statement.sql, &options).await?;
+    let answered = started.elapsed();
+    let sql = statement.sql.clone();
     let (client, ref_id, numbers_only) = (Arc::clone(client), ask.ref_id.clone(), caller.numbers_only);
     // Encoding a thousand wide lines takes milliseconds, which no async thread has.
     let encoded = tokio::task::spawn_blocking(move || encode(&client, &ref_id, numbers_only, &statement, &answer));
-    encoded.await.map_err(|error| Error::Fault(error.to_string()))?
+    let frames = encoded.await.map_err(|error| Error::Fault(error.to_string()))??;
+    let encoding = started.elapsed() - answered;
+    tracing::debug!(ref_id = ask.ref_id, sql, ?answered, ?encoding, frames = frames.len(), "query answered");
+    Ok(frames)
 }
 
 fn encode(

@@ -33,6 +33,8 @@ const PACKET_LINES_MAX: usize = 2_000;
 const BACKFILL_LINES: usize = 100;
 /// Lines with older timestamps are not live, and looking for them would read all there is.
 const LOOK_BACK_NS: i64 = 3_600_000_000_000;
+/// A store's first line has the number 0.
+const BEFORE_ALL_SEQ: i64 = -1;
 /// Queries that panels may follow by their key.
 const CHANNELS_MAX: usize = 1_000;
 
@@ -105,7 +107,7 @@ impl Channels {
 
 /// Where the store is now. **Errors**: it does not answer.
 pub async fn newest_seq(client: &Client, caller: &Caller) -> Result<i64, client::Error> {
-    Ok(number(client, &Tail::newest(since_ns()), &options(caller)).await?.unwrap_or(0))
+    Ok(number(client, &Tail::newest(since_ns()), &options(caller)).await?.unwrap_or(BEFORE_ALL_SEQ))
 }
 
 /// Whether a model can be followed. **Errors**: why not, for its editor.
@@ -209,7 +211,7 @@ impl Follower {
         let Some(mut seq) = self.seq else {
             let newest = match self.begin_seq {
                 Some(seq) => seq,
-                None => self.number(&Tail::newest(since_ns())).await?.unwrap_or(0),
+                None => self.number(&Tail::newest(since_ns())).await?.unwrap_or(BEFORE_ALL_SEQ),
             };
             let rows = self.rows(&tail.backfill(newest, BACKFILL_LINES.min(self.lines_max))).await?;
             self.seq = Some(newest);
@@ -219,7 +221,7 @@ impl Follower {
             // A store that starts again from nothing counts from the start.
             let newest = self.number(&Tail::newest(since_ns())).await?;
             if newest.is_some_and(|newest| newest < seq) {
-                seq = 0;
+                seq = BEFORE_ALL_SEQ;
             }
             self.interrupted = false;
             tracing::info!("live tail goes on");
