@@ -103,12 +103,15 @@ fn paths_in(line: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
+/// The name that a text starts with.
+fn first_word(text: &str) -> &str {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or("")
+}
+
 /// The modules that a line takes from the crate: `use crate::{clock, wal::Wal};` gives both.
 fn crate_modules(line: &str) -> Vec<&str> {
     let mut found = Vec::new();
-    for (name, rest) in paths_in(line).filter(|(name, _)| *name == "crate" || *name == "quiver") {
-        let first_word = |text| -> &str { str::split(text, |letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or("") };
-        let _ = name;
+    for (_, rest) in paths_in(line).filter(|(name, _)| *name == "crate" || *name == "quiver") {
         match rest.strip_prefix('{') {
             Some(list) => found.extend(list.trim_end_matches("};").split(", ").map(|item| first_word(item.trim()))),
             None => found.push(first_word(rest)),
@@ -156,7 +159,8 @@ fn crates_stay_where_they_belong() {
             for (name, _) in paths_in(line) {
                 let known = CRATES.iter().find(|(start, _)| name == *start || name.starts_with(&format!("{start}_")));
                 if let Some((_, allowed)) = known.filter(|(_, allowed)| !allowed.contains(&module.as_str())) {
-                    breaches.push(source.breach(number, &format!("'{name}' belongs to {allowed:?}, not to '{module}'")));
+                    breaches
+                        .push(source.breach(number, &format!("'{name}' belongs to {allowed:?}, not to '{module}'")));
                 }
             }
         }

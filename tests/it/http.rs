@@ -39,13 +39,7 @@ impl Answer {
 }
 
 /// Sends a request and reads the whole answer. **Errors**: the connection broke before the answer's end.
-pub fn request(
-    address: &str,
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> io::Result<Answer> {
+pub fn request(address: &str, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
     let mut stream = open(address, method, target, headers, body)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
@@ -53,13 +47,7 @@ pub fn request(
 }
 
 /// Sends a request and leaves its answer unread.
-pub fn open(
-    address: &str,
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> io::Result<TcpStream> {
+pub fn open(address: &str, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
@@ -83,7 +71,8 @@ fn parse(bytes: &[u8]) -> io::Result<Answer> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
         .collect();
-    let answer = Answer { status: status.ok_or_else(|| broken("no status"))?, headers, body: bytes[end + 4..].to_vec() };
+    let answer =
+        Answer { status: status.ok_or_else(|| broken("no status"))?, headers, body: bytes[end + 4..].to_vec() };
     let length = answer.header("content-length").and_then(|value| value.parse::<usize>().ok());
     match length {
         Some(length) if length != answer.body.len() => Err(broken("a body that is cut")),

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use crate::http;
 use crate::quiver::{Quiver, append_to, data_dir, now_ns, wait_for};
 
-const ROWS: &str = "SELECT _seq, CAST(timestamp AS BIGINT) AS ns, level, service, message, n, _line FROM logs ORDER BY _seq";
+const ROWS: &str =
+    "SELECT _seq, CAST(timestamp AS BIGINT) AS ns, level, service, message, n, _line FROM logs ORDER BY _seq";
 
 fn wal_files(data_dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(data_dir.join("wal")).expect("there is a WAL directory");

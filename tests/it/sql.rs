@@ -20,7 +20,9 @@ fn filled(arguments: &[&str]) -> (TempDir, Quiver) {
     let line = |at: usize| {
         let (level, service) = (if at % 10 == 0 { "error" } else { "info" }, ["payments-api", "orders"][at % 2]);
         let time = format!("2026-02-10T{:02}:{:02}:00Z", 12 + at / 60, at % 60);
-        format!(r#"{{"ts":"{time}","level":"{level}","service":"{service}","msg":"m {at}","n":{at},"http.status":200}}"#)
+        format!(
+            r#"{{"ts":"{time}","level":"{level}","service":"{service}","msg":"m {at}","n":{at},"http.status":200}}"#
+        )
     };
     let lines: Vec<String> = (0..100).map(line).collect();
     quiver.ingest(&lines.iter().map(String::as_str).collect::<Vec<_>>());
