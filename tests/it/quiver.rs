@@ -33,8 +33,7 @@ pub fn data_dir() -> TempDir {
 
 /// Top of the repository.
 pub fn repository() -> PathBuf {
-    let given = option_env!("CARGO_BIN_EXE_quiver").map(|_| env!("CARGO_MANIFEST_DIR"));
-    given.map_or_else(|| PathBuf::from("/work/wt-tests"), PathBuf::from)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Waits until `found` gives something; fails the test when `at_most` has passed.

@@ -108,8 +108,6 @@ fn wrong_queries_are_explained() {
     assert!(syntax.lines().any(|line| line.trim() == "^"), "a pointer at the mistake: {syntax}");
     let table = refused("SELECT * FROM log");
     assert!(table.contains("'log'") && table.contains("'logs'"), "{table}");
-    let function = refused("SELECT coutn(*) FROM logs");
-    assert!(function.contains("coutn") && function.contains("count"), "{function}");
     for sql in [
         "DELETE FROM logs",
         "UPDATE logs SET n = 1",
@@ -128,6 +126,16 @@ fn wrong_queries_are_explained() {
     assert!(!files.contains("root:"), "{files}");
     assert_eq!(quiver.count("SELECT count(*) FROM logs"), 100);
     refused("");
+}
+
+#[test]
+fn an_unknown_function_suggests_the_nearest() {
+    let (_dir, quiver) = filled(&[]);
+    for (wrong, right) in [("coutn(*)", "'count'"), ("date_bn(timestamp)", "'date_bin'")] {
+        let answer = quiver.ask("", "*/*", &format!("SELECT {wrong} FROM logs"));
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.message().contains(right), "{wrong}: {}", answer.message());
+    }
 }
 
 #[test]
