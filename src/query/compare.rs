@@ -4,7 +4,7 @@
 
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, try_cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, cast, try_cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use arrow::datatypes::DataType;
@@ -40,12 +40,14 @@ fn reconcile(one: Expr, other: Expr, schema: &DFSchema) -> (Expr, Expr) {
     if is_text(&kind) && literal.data_type().is_numeric() {
         return (try_cast(one, DataType::Float64), other);
     }
-    if kind.is_numeric()
-        && let Some(number) = literal.try_as_str().flatten().and_then(number)
-    {
-        return (one, Expr::Literal(number, None));
+    match literal.try_as_str().flatten() {
+        Some(text) if kind.is_numeric() => match number(text) {
+            Some(number) => (one, Expr::Literal(number, None)),
+            // No number equals it: compared as texts, so that the query has an answer.
+            None => (cast(one, DataType::Utf8), other),
+        },
+        _ => (one, other),
     }
-    (one, other)
 }
 
 fn number(text: &str) -> Option<ScalarValue> {

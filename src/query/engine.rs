@@ -34,6 +34,7 @@ use tokio::time::timeout_at;
 use super::compare::LooseTypes;
 use super::plan::{self, FieldNames, TABLE};
 use super::table::{Columns, LogsTable, STORE_URL, ScanCounts};
+use super::yielding::JoinsYield;
 use super::{Error, Field, FieldValue, FieldValuesRequest, Options, Request, Stats, TimeRange, failure, output};
 use crate::record::{FieldType, Tenant, column};
 use crate::storage::{Snapshot, Store};
@@ -115,7 +116,7 @@ impl Engine {
         let counts = table.counts();
         let state = self.state_with(table);
 
-        let wrong = |error: &_| failure::of_planning(error, &request.sql, &fields);
+        let wrong = |error: &_| failure::of_planning(error, &request.sql, &fields, || function_names(&state));
         let statement = Statement::Statement(Box::new(read.statement));
         let logical = state.statement_to_plan(statement).await.map_err(|error| wrong(&error))?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -263,8 +264,12 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
     settings.execution.time_zone = Some("UTC".into());
     settings.execution.parquet.pushdown_filters = true;
     settings.execution.parquet.reorder_filters = true;
-    let mut state =
-        SessionStateBuilder::new().with_config(config).with_runtime_env(environment).with_default_features().build();
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(environment)
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(JoinsYield))
+        .build();
     let planners: Vec<_> =
         std::iter::once(Arc::new(LooseTypes) as _).chain(state.expr_planners().iter().cloned()).collect();
     state = SessionStateBuilder::new_from_existing(state).with_expr_planners(planners).build();
@@ -282,6 +287,11 @@ fn field_names(snapshot: &Snapshot) -> FieldNames {
     let hidden = column::HIDDEN.iter().chain([&column::SEQ, &column::LINE]);
     let own = snapshot.fields.keys().map(String::as_str);
     FieldNames::new(column::CORE.iter().chain(hidden).copied().chain(own))
+}
+
+fn function_names(state: &SessionState) -> FieldNames {
+    let names = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
+    FieldNames::new(names.chain(state.window_functions().keys()).map(String::as_str))
 }
 
 fn occurs(snapshot: &Snapshot, name: &str, range: TimeRange) -> bool {

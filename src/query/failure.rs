@@ -7,12 +7,17 @@ use super::Error;
 use super::plan::{FieldNames, TABLE, unknown_field};
 
 /// An error of planning: nearly always the statement is wrong.
-pub(super) fn of_planning(error: &DataFusionError, sql: &str, fields: &FieldNames) -> Error {
+pub(super) fn of_planning(
+    error: &DataFusionError,
+    sql: &str,
+    fields: &FieldNames,
+    functions: impl Fn() -> FieldNames,
+) -> Error {
     match error.find_root() {
         Error_::SchemaError(schema_error, _) => Error::Invalid(schema_message(schema_error, sql, fields)),
         Error_::ResourcesExhausted(message) => Error::Limit(memory_message(message)),
         Error_::Internal(message) => Error::Internal(message.clone()),
-        other => Error::Invalid(plan_message(&plain(other))),
+        other => Error::Invalid(plan_message(&plain(other), functions)),
     }
 }
 
@@ -42,7 +47,13 @@ fn schema_message(error: &SchemaError, sql: &str, fields: &FieldNames) -> String
     }
 }
 
-fn plan_message(message: &str) -> String {
+fn plan_message(message: &str, functions: impl Fn() -> FieldNames) -> String {
+    let unknown = message.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\''));
+    if let Some((name, _)) = unknown {
+        let hint =
+            functions().nearest(name).first().map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+        return format!("no function named '{name}'{hint}");
+    }
     let missing = message.strip_prefix("table '").and_then(|rest| rest.split_once("' not found"));
     match missing {
         Some((table, _)) => {

@@ -13,6 +13,7 @@ mod output;
 mod plan;
 mod prune;
 mod table;
+mod yielding;
 
 pub use engine::{Engine, Prepared, Rows};
 
