@@ -10,10 +10,9 @@ import (
 	"quiver/tests/host/grafana"
 )
 
-// instanceAt is a data source of its own for every test: Grafana gives new settings a new time, never an old one.
 func instanceAt(t *testing.T, grpcAddress string) grafana.Instance {
 	instance := grafana.NewInstance(grpcAddress)
-	instance.UID = t.Name()
+	instance.UID = newUID(t)
 	return instance
 }
 
