@@ -140,9 +140,6 @@ fn put(bytes: &[u8]) -> Result<(), Error> {
 /// What the reader should know goes to standard error, always; the cost when it was asked for.
 fn tell_cost(json: &[u8], wanted: bool) {
     let Ok(stats) = serde_json::from_slice::<serde_json::Value>(json) else { return };
-    if stats["truncated"] == true {
-        eprintln!("note: the answer was cut at the store's row limit (query.rows_max)");
-    }
     for notice in stats["notices"].as_array().into_iter().flatten().filter_map(|notice| notice.as_str()) {
         eprintln!("note: {notice}");
     }
@@ -211,6 +208,10 @@ fn failed(error: FlightError, url: &str) -> Error {
 
 fn told(status: Status, url: &str) -> Error {
     match status.code() {
+        // tonic's words for an answer that is no gRPC, such as an HTTP port's.
+        Code::Internal if status.message().starts_with("protocol error") => {
+            Error::Unreachable { url: url.to_owned(), cause: "what answers there does not speak gRPC".to_owned() }
+        }
         // No answer at all: the connection broke, or the port speaks something else.
         Code::Unavailable | Code::Unknown | Code::Internal
             if status.metadata().is_empty() && status.details().is_empty() =>
@@ -274,6 +275,13 @@ mod tests {
         let wrong = |arguments: &Arguments| metadata(arguments, 0).unwrap_err().to_string();
         assert!(wrong(&Arguments { from: Some("soon".into()), ..arguments() }).contains("'--from soon'"));
         assert!(wrong(&Arguments { timeout: Some("-1s".into()), ..arguments() }).contains("'--timeout -1s'"));
+    }
+
+    #[test]
+    fn a_port_that_speaks_something_else_is_told() {
+        let status = Status::internal("protocol error: received message with invalid compression flag: 123");
+        let error = told(status, "http://127.0.0.1:3100").to_string();
+        assert!(error.contains("does not speak gRPC") && error.ends_with("is it the gRPC port?"), "{error}");
     }
 
     #[tokio::test]

@@ -21,12 +21,13 @@ const EXAMPLES: &str = "\
 Examples:
   quiver serve
       starts the store: HTTP on 127.0.0.1:3100, gRPC on 127.0.0.1:4317, files in ./quiver-data
-  curl -d '{\"level\":\"error\",\"service\":\"shop\",\"msg\":\"card declined\"}' http://127.0.0.1:3100/api/v1/ingest
+  curl http://127.0.0.1:3100/api/v1/ingest \\
+    -d '{\"level\":\"error\",\"service\":\"shop\",\"msg\":\"card declined\"}'
       writes a line
-  quiver sql \"SELECT timestamp, level, service, message FROM logs ORDER BY timestamp DESC LIMIT 10\"
+  quiver sql \"SELECT timestamp, level, message FROM logs ORDER BY timestamp DESC LIMIT 10\"
       reads the newest lines
-  quiver sql --from 1h \"SELECT service, count(*) FROM logs WHERE level = 'error' GROUP BY service\" --format csv
-      counts the errors of the last hour
+  quiver sql --from 1h --format csv \"SELECT service, count(*) FROM logs GROUP BY service\"
+      counts the lines of the last hour
   quiver check --defaults > quiver.toml
       writes a documented config file to start from";
 

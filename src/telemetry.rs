@@ -184,7 +184,8 @@ impl Metrics {
             self.ingest_decoded_bytes.clone(),
         );
         ingest.register_with_unit("duration", "Time until the answer", Unit::Seconds, self.ingest_seconds.clone());
-        let query = to.sub_registry_with_prefix("query");
+        // `quiver_query_…` is the engine's own.
+        let query = to.sub_registry_with_prefix("server_query");
         query.register("requests", "Queries by outcome", self.queries.clone());
         query.register("returned_rows", "Rows sent to callers", self.query_rows.clone());
         query.register_with_unit("duration", "Time until the last row", Unit::Seconds, self.query_seconds.clone());
@@ -263,7 +264,7 @@ mod tests {
             "quiver_ingest_rejected_records_total{protocol=\"loki\"} 1",
             "quiver_ingest_received_bytes_total{protocol=\"loki\"} 10",
             "quiver_ingest_duration_seconds_count{protocol=\"loki\"} 1",
-            "quiver_query_requests_total{endpoint=\"http\",outcome=\"invalid\"} 1",
+            "quiver_server_query_requests_total{endpoint=\"http\",outcome=\"invalid\"} 1",
             "quiver_build_info{version=",
             "process_resident_memory_bytes ",
             "process_cpu_seconds_total ",

@@ -155,7 +155,7 @@ impl Data for Plugin {
     ) -> Result<Response<pluginv2::QueryDataResponse>, Status> {
         let request = request.into_inner();
         let context = request.plugin_context.as_ref();
-        let uid = context.and_then(|context| context.data_source_instance_settings.as_ref()).map_or("", |s| &s.uid);
+        let uid = uid(context);
         let client = self.client(context);
         let headers = Headers(&request.headers);
         let answers = request.queries.iter().map(|query| async {
@@ -175,6 +175,15 @@ impl Data for Plugin {
         let responses = futures::future::join_all(answers).await.into_iter().collect();
         Ok(Response::new(pluginv2::QueryDataResponse { responses }))
     }
+}
+
+fn uid(context: Option<&pluginv2::PluginContext>) -> &str {
+    context.and_then(|context| context.data_source_instance_settings.as_ref()).map_or("", |source| &source.uid)
+}
+
+/// A channel's name: paths are only unique within a data source, and uids within an organisation.
+fn channel(context: Option<&pluginv2::PluginContext>, path: &str) -> String {
+    format!("{}/{}/{path}", context.map_or(0, |context| context.org_id), uid(context))
 }
 
 fn data_response(ref_id: &str, answer: Result<Vec<Vec<u8>>, (Kind, String)>) -> pluginv2::DataResponse {
@@ -211,6 +220,7 @@ impl Headers<'_> {
         let authorization = client.settings().forward_oauth.then(|| self.get("Authorization")).flatten();
         let authorization = authorization.and_then(|text| HeaderValue::from_str(text).ok());
         Caller {
+            alert: is_set("FromAlert"),
             numbers_only: is_set("FromAlert") || is_set("X-Grafana-From-Expr"),
             source: (!parts.is_empty()).then(|| parts.join(";")),
             authorization,
@@ -303,8 +313,14 @@ impl Streams for Plugin {
         let status = match self.channels.model(&request.path, &request.data) {
             None => subscribe_stream_response::Status::NotFound,
             Some(model) => {
-                let client = self.client(request.plugin_context.as_ref()).map_err(|error| status(&error))?;
+                let context = request.plugin_context.as_ref();
+                let client = self.client(context).map_err(|error| status(&error))?;
                 stream::check(&model, &client).map_err(|error| status(&error))?;
+                let caller = Headers(&HashMap::new()).caller(&client, context);
+                // Where there is no answer, the stream itself waits for the store.
+                if let Ok(seq) = stream::newest_seq(&client, &caller).await {
+                    self.channels.subscribe(&channel(context, &request.path), seq);
+                }
                 subscribe_stream_response::Status::Ok
             }
         };
@@ -321,7 +337,8 @@ impl Streams for Plugin {
         let context = request.plugin_context.as_ref();
         let client = self.client(context).map_err(|error| status(&error))?;
         let caller = Headers(&HashMap::new()).caller(&client, context);
-        let packets = stream::follow(client, &model, caller);
+        let begin_seq = self.channels.begin(&channel(context, &request.path));
+        let packets = stream::follow(client, &model, &caller, begin_seq);
         let packets = packets.map_ok(|data| pluginv2::StreamPacket { data }).map_err(|error| status(&error));
         Ok(Response::new(packets.boxed()))
     }

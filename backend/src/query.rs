@@ -2,6 +2,7 @@
 //! module's; here is their order. Invariant: dropping the future cancels the query in the store.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderValue;
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use crate::client::{Answer, Client, Options};
 use crate::error::Error;
 use crate::frame;
-use crate::model::Query;
+use crate::model::{Editor, Format, Query};
 use crate::settings::LIMIT_MAX;
 use crate::sql::{self, Context, Range, Shape, Statement};
 
@@ -35,6 +36,8 @@ pub struct Ask {
 pub struct Caller {
     /// An alert rule or an expression: only numbers are of use.
     pub numbers_only: bool,
+    /// An alert rule: it takes numbers as they are, and of a series it would reduce the last bucket, which is not full yet.
+    pub alert: bool,
     /// For the store's query log: `dashboard=…;panel=…;user=…`.
     pub source: Option<String>,
     /// The user's own login, where the data source hands it on.
@@ -54,7 +57,10 @@ pub fn context(ask: &Ask, query: &Query, client: &Client) -> Result<Context, Err
 
 /// Runs a query. **Shape**: Arrow IPC files, at least one.
 pub async fn run(client: &Arc<Client>, ask: &Ask, caller: &Caller) -> Result<Vec<Vec<u8>>, Error> {
-    let query = Query::normalize(&ask.model);
+    let mut query = Query::normalize(&ask.model);
+    if caller.alert && query.format == Format::Auto && query.editor == Editor::Builder {
+        query.format = Format::Number;
+    }
     let statement = sql::statement(&query, &context(ask, &query, client)?)?;
     if caller.numbers_only && statement.shape == Shape::Logs {
         // Nothing to read first: the answer would be refused.
@@ -66,12 +72,17 @@ pub async fn run(client: &Arc<Client>, ask: &Ask, caller: &Caller) -> Result<Vec
         authorization: caller.authorization.clone(),
         ..Options::default()
     };
-    tracing::debug!(ref_id = ask.ref_id, sql = statement.sql, "query");
+    let started = Instant::now();
     let answer = client.query(&statement.sql, &options).await?;
+    let answered = started.elapsed();
+    let sql = statement.sql.clone();
     let (client, ref_id, numbers_only) = (Arc::clone(client), ask.ref_id.clone(), caller.numbers_only);
     // Encoding a thousand wide lines takes milliseconds, which no async thread has.
     let encoded = tokio::task::spawn_blocking(move || encode(&client, &ref_id, numbers_only, &statement, &answer));
-    encoded.await.map_err(|error| Error::Fault(error.to_string()))?
+    let frames = encoded.await.map_err(|error| Error::Fault(error.to_string()))??;
+    let encoding = started.elapsed() - answered;
+    tracing::debug!(ref_id = ask.ref_id, sql, ?answered, ?encoding, frames = frames.len(), "query answered");
+    Ok(frames)
 }
 
 fn encode(

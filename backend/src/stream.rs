@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
@@ -33,13 +33,27 @@ const PACKET_LINES_MAX: usize = 2_000;
 const BACKFILL_LINES: usize = 100;
 /// Lines with older timestamps are not live, and looking for them would read all there is.
 const LOOK_BACK_NS: i64 = 3_600_000_000_000;
+/// A store's first line has the number 0.
+const BEFORE_ALL_SEQ: i64 = -1;
 /// Queries that panels may follow by their key.
 const CHANNELS_MAX: usize = 1_000;
 
-/// The queries behind the channels of dashboard panels, whose subscriptions come with a path and nothing else.
+/// Grafana runs a stream right after the subscription; later, it is another viewer's.
+const SUBSCRIPTION_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// What is known of channels between the calls about them.
 #[derive(Default)]
 pub struct Channels {
+    /// The queries of dashboard panels, whose subscriptions come with a path and nothing else.
     known: Mutex<VecDeque<(String, Value)>>,
+    /// Where the store was when somebody subscribed: lines after that are new to them.
+    subscribed: Mutex<VecDeque<Subscription>>,
+}
+
+struct Subscription {
+    channel: String,
+    newest_seq: i64,
+    at: Instant,
 }
 
 impl Channels {
@@ -71,27 +85,49 @@ impl Channels {
     }
 }
 
+impl Channels {
+    /// Remembers where the store was when a viewer came to a channel.
+    pub fn subscribe(&self, channel: &str, newest_seq: i64) {
+        let mut subscribed = self.subscribed.lock().expect("no code panics under this lock");
+        subscribed.retain(|other| other.channel != channel && other.at.elapsed() < SUBSCRIPTION_AGE_MAX);
+        subscribed.push_back(Subscription { channel: channel.to_owned(), newest_seq, at: Instant::now() });
+        if subscribed.len() > CHANNELS_MAX {
+            subscribed.pop_front();
+        }
+    }
+
+    /// Where a stream that starts now has to begin; `None` when nobody has just come.
+    pub fn begin(&self, channel: &str) -> Option<i64> {
+        let mut subscribed = self.subscribed.lock().expect("no code panics under this lock");
+        let index = subscribed.iter().position(|other| other.channel == channel)?;
+        let found = subscribed.remove(index)?;
+        (found.at.elapsed() < SUBSCRIPTION_AGE_MAX).then_some(found.newest_seq)
+    }
+}
+
+/// Where the store is now. **Errors**: it does not answer.
+pub async fn newest_seq(client: &Client, caller: &Caller) -> Result<i64, client::Error> {
+    Ok(number(client, &Tail::newest(since_ns()), &options(caller)).await?.unwrap_or(BEFORE_ALL_SEQ))
+}
+
 /// Whether a model can be followed. **Errors**: why not, for its editor.
 pub fn check(model: &Value, client: &Client) -> Result<(), Error> {
     tail(&Query::normalize(model), client).map(|_| ())
 }
 
-/// Follows a query until the stream is dropped, or the store refuses the query itself.
+/// Follows a query until the stream is dropped, or the store refuses the query itself. Lines after `begin_seq` are new;
+/// without it, those that come after the first look at the store.
 pub fn follow(
     client: Arc<Client>,
     model: &Value,
-    caller: Caller,
+    caller: &Caller,
+    begin_seq: Option<i64>,
 ) -> impl Stream<Item = Result<Vec<u8>, Error>> + use<> {
-    let options = Options {
-        timeout: Some(POLL_TIMEOUT),
-        source: caller.source,
-        authorization: caller.authorization,
-        ..Options::default()
-    };
     let follower = Follower {
         client,
         query: Query::normalize(model),
-        options,
+        options: options(caller),
+        begin_seq,
         seq: None,
         interrupted: false,
         lines_max: PACKET_LINES_MAX,
@@ -103,6 +139,15 @@ pub fn follow(
             Err(error) => Some((Err(error), None)),
         }
     })
+}
+
+fn options(caller: &Caller) -> Options {
+    Options {
+        timeout: Some(POLL_TIMEOUT),
+        source: caller.source.clone(),
+        authorization: caller.authorization.clone(),
+        ..Options::default()
+    }
 }
 
 fn tail(query: &Query, client: &Client) -> Result<Tail, Error> {
@@ -121,6 +166,8 @@ struct Follower {
     client: Arc<Client>,
     query: Query,
     options: Options,
+    /// Where to begin.
+    begin_seq: Option<i64>,
     /// The last line that was sent, or looked past; `None` before the first look.
     seq: Option<i64>,
     /// The store was away: it may be another one now.
@@ -162,7 +209,10 @@ impl Follower {
     async fn look(&mut self) -> Result<Option<Vec<u8>>, Error> {
         let tail = tail(&self.query, &self.client)?;
         let Some(mut seq) = self.seq else {
-            let newest = self.number(&Tail::newest(since_ns())).await?.unwrap_or(0);
+            let newest = match self.begin_seq {
+                Some(seq) => seq,
+                None => self.number(&Tail::newest(since_ns())).await?.unwrap_or(BEFORE_ALL_SEQ),
+            };
             let rows = self.rows(&tail.backfill(newest, BACKFILL_LINES.min(self.lines_max))).await?;
             self.seq = Some(newest);
             return self.packet(rows, 0);
@@ -171,7 +221,7 @@ impl Follower {
             // A store that starts again from nothing counts from the start.
             let newest = self.number(&Tail::newest(since_ns())).await?;
             if newest.is_some_and(|newest| newest < seq) {
-                seq = 0;
+                seq = BEFORE_ALL_SEQ;
             }
             self.interrupted = false;
             tracing::info!("live tail goes on");
@@ -185,16 +235,11 @@ impl Follower {
     }
 
     async fn rows(&self, sql: &str) -> Result<Option<RecordBatch>, client::Error> {
-        let answer = self.client.query(sql, &self.options).await?;
-        let rows = concat_batches(&answer.schema, &answer.batches);
-        let rows = rows.map_err(|error| client::Error::Internal(error.to_string()))?;
-        Ok((rows.num_rows() > 0).then_some(rows))
+        rows(&self.client, sql, &self.options).await
     }
 
     async fn number(&self, sql: &str) -> Result<Option<i64>, client::Error> {
-        let rows = self.rows(sql).await?;
-        let column = rows.as_ref().and_then(|rows| rows.columns().first()?.as_primitive_opt::<Int64Type>());
-        Ok(column.filter(|column| column.is_valid(0)).map(|column| column.value(0)))
+        number(&self.client, sql, &self.options).await
     }
 
     /// The lines as a packet, the oldest first: a stream grows at its end.
@@ -222,6 +267,19 @@ impl Follower {
     }
 }
 
+async fn rows(client: &Client, sql: &str, options: &Options) -> Result<Option<RecordBatch>, client::Error> {
+    let answer = client.query(sql, options).await?;
+    let rows = concat_batches(&answer.schema, &answer.batches);
+    let rows = rows.map_err(|error| client::Error::Internal(error.to_string()))?;
+    Ok((rows.num_rows() > 0).then_some(rows))
+}
+
+async fn number(client: &Client, sql: &str, options: &Options) -> Result<Option<i64>, client::Error> {
+    let rows = rows(client, sql, options).await?;
+    let column = rows.as_ref().and_then(|rows| rows.columns().first()?.as_primitive_opt::<Int64Type>());
+    Ok(column.filter(|column| column.is_valid(0)).map(|column| column.value(0)))
+}
+
 fn bounds(rows: &RecordBatch) -> Option<(i64, i64)> {
     let seq = rows.column_by_name("_seq")?.as_primitive_opt::<Int64Type>()?;
     Some((arrow::compute::min(seq)?, arrow::compute::max(seq)?))
@@ -237,6 +295,17 @@ fn by_seq(rows: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_begins_where_its_viewer_came_and_only_once() {
+        let channels = Channels::default();
+        channels.subscribe("a", 7);
+        channels.subscribe("b", 8);
+        channels.subscribe("a", 9);
+        assert_eq!(channels.begin("a"), Some(9));
+        assert_eq!(channels.begin("a"), None, "a stream that Grafana starts again begins with the present");
+        assert_eq!(channels.begin("b"), Some(8));
+    }
 
     #[test]
     fn a_path_stands_for_its_query() {

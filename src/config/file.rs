@@ -241,7 +241,7 @@ pub(super) mod size {
 
     /// Writes a size with the largest binary unit that gives a whole number.
     pub fn print(bytes: usize) -> String {
-        let fitting = UNITS[..4].iter().rev().find(|(_, factor)| bytes > 0 && bytes as u64 % factor == 0);
+        let fitting = UNITS[..4].iter().rev().find(|(_, factor)| bytes > 0 && (bytes as u64).is_multiple_of(*factor));
         match fitting {
             Some((unit, factor)) => format!("{}{unit}", bytes as u64 / factor),
             None => format!("{bytes}B"),

@@ -168,6 +168,10 @@ impl Engine {
     ///
     /// **Errors**: [`Error::Invalid`] when there is no such field, or the filter is wrong.
     pub async fn field_values(self: &Arc<Self>, request: FieldValuesRequest) -> Result<Vec<FieldValue>, Error> {
+        let known = field_names(&self.store.snapshot(&request.tenant));
+        if !known.contains(&request.field) {
+            return Err(Error::Invalid(plan::no_field(&request.field, &known)));
+        }
         let name = format!("\"{}\"", request.field.replace('"', "\"\""));
         let mut conditions = vec![format!("{name} IS NOT NULL")];
         conditions.extend(request.filter.map(|filter| format!("({filter})")));
@@ -330,9 +334,10 @@ impl Prepared {
             started: self.started,
         });
         let (physical, counts) = (self.physical.clone(), self.counts.clone());
-        let handle = self.handle.clone();
+        let (handle, deadline) = (self.handle.clone(), self.deadline);
+        let timer = Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(self.started + deadline)));
         let task = handle.spawn(drive(self, batches, progress.clone()));
-        Rows { receiver, task: Some(task), physical, counts, progress }
+        Rows { receiver, task: Some(task), physical, counts, progress, deadline, timer }
     }
 }
 
@@ -407,6 +412,9 @@ pub struct Rows {
     physical: Arc<dyn ExecutionPlan>,
     counts: Arc<ScanCounts>,
     progress: Arc<Progress>,
+    deadline: Duration,
+    /// Also here, for the reader must hear of the deadline even while an operator keeps its thread to itself.
+    timer: Pin<Box<tokio::time::Sleep>>,
 }
 
 impl Rows {
@@ -457,7 +465,13 @@ impl Stream for Rows {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.receiver.poll_recv(cx) {
             Poll::Ready(None) => {}
-            other => return other,
+            Poll::Ready(batch) => return Poll::Ready(batch),
+            Poll::Pending if self.task.is_some() && self.timer.as_mut().poll(cx).is_ready() => {
+                self.task.take().inspect(JoinHandle::abort);
+                self.receiver.close();
+                return Poll::Ready(Some(Err(Error::Deadline(self.deadline))));
+            }
+            Poll::Pending => return Poll::Pending,
         }
         // The task is over: it told its errors itself, unless it panicked or was cancelled.
         let Some(task) = self.task.as_mut() else { return Poll::Ready(None) };

@@ -86,6 +86,11 @@ impl FieldNames {
         all
     }
 
+    /// Whether there is a field of exactly this name.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.exact.contains(name)
+    }
+
     fn resolve(&self, typed: &str) -> Option<String> {
         if self.exact.contains(typed) {
             return Some(typed.to_owned());
@@ -115,17 +120,22 @@ impl FieldNames {
 
 /// "no field named 'x'; did you mean …", with the place in the statement.
 pub(super) fn unknown_field(sql: &str, name: &str, fields: &FieldNames) -> String {
+    let message = no_field(name, fields);
+    match place_of(sql, name) {
+        Some((location, width)) => point(sql, location, width, &message),
+        None => message,
+    }
+}
+
+/// "no field named 'x'; did you mean …"
+pub(super) fn no_field(name: &str, fields: &FieldNames) -> String {
     let hint = match fields.nearest(name).as_slice() {
         [] => "; GET /api/v1/fields lists the fields there are".to_owned(),
         near => {
             format!("; did you mean {}?", near.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", "))
         }
     };
-    let message = format!("no field named '{name}'{hint}");
-    match place_of(sql, name) {
-        Some((location, width)) => point(sql, location, width, &message),
-        None => message,
-    }
+    format!("no field named '{name}'{hint}")
 }
 
 fn place_of(sql: &str, name: &str) -> Option<(Location, usize)> {

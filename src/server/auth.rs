@@ -3,7 +3,7 @@
 //! Invariant: how long a comparison takes tells nothing about how much of a secret was right.
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use subtle::{Choice, ConstantTimeEq};
@@ -19,15 +19,16 @@ pub const TENANT: &str = "x-scope-orgid";
 /// is the same `base64(name:password)`, so no session has to be kept, and a restart logs nobody out.
 pub struct Auth {
     tokens: Vec<Vec<u8>>,
-    /// `base64(name:password)`
+    /// `base64(name:password)` without padding, as arrow-go (and so ADBC) sends it; other clients pad.
     users: Vec<Vec<u8>>,
 }
 
 impl Auth {
     /// Takes tokens and users from the settings.
     pub fn new(settings: &config::Auth) -> Self {
-        let encode =
-            |(name, password): (&String, &String)| BASE64_STANDARD.encode(format!("{name}:{password}")).into_bytes();
+        let encode = |(name, password): (&String, &String)| {
+            BASE64_STANDARD_NO_PAD.encode(format!("{name}:{password}")).into_bytes()
+        };
         Auth {
             tokens: settings.tokens.iter().map(|token| token.clone().into_bytes()).collect(),
             users: settings.users.iter().map(encode).collect(),
@@ -51,7 +52,7 @@ impl Auth {
             return Err(Error::Unauthenticated("the authorization header is malformed"));
         };
         let secret = secret.trim().as_bytes();
-        let users = any_equal(&self.users, secret);
+        let users = any_equal(&self.users, without_padding(secret));
         let known = if scheme.eq_ignore_ascii_case("bearer") {
             any_equal(&self.tokens, secret) | users
         } else if scheme.eq_ignore_ascii_case("basic") {
@@ -69,6 +70,11 @@ impl Auth {
             headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.split_once(' '));
         Ok(format!("Bearer {}", given.map_or("anonymous", |(_, secret)| secret.trim())))
     }
+}
+
+fn without_padding(base64: &[u8]) -> &[u8] {
+    let end = base64.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
+    &base64[..end]
 }
 
 fn any_equal(secrets: &[Vec<u8>], given: &[u8]) -> Choice {
@@ -92,6 +98,8 @@ pub fn tenant(headers: &HeaderMap) -> Result<Tenant, Error> {
 mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
+
+    use base64::prelude::BASE64_STANDARD;
 
     use super::*;
 
@@ -119,6 +127,8 @@ mod tests {
             ("Basic t1".to_owned(), false),
             (format!("Basic {basic}"), true),
             (format!("Bearer {basic}"), true),
+            // "grafana:pass:word" is padded with one '='.
+            (format!("Basic {}", basic.trim_end_matches('=')), true),
             (format!("Digest {basic}"), false),
             (format!("Basic {}", BASE64_STANDARD.encode("grafana:pass")), false),
         ];

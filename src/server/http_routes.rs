@@ -10,6 +10,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -108,6 +109,8 @@ async fn render_errors(request: Request, next: Next) -> Response {
     let mut response = next.run(Request::from_parts(parts, body)).await;
     let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else { return response };
     match error.http_status() {
+        // A missed deadline is the query's doing, and counted.
+        StatusCode::GATEWAY_TIMEOUT => debug!(%method, path, "{error}"),
         status if status.is_server_error() => warn!(%method, path, %status, "{error}"),
         status => debug!(%method, path, %status, "{error}"),
     }
@@ -152,7 +155,6 @@ fn hint(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use http::StatusCode;
     use tower::ServiceExt;
 
     use super::*;

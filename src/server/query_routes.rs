@@ -171,15 +171,13 @@ impl Output {
             }
             _ => writer.finish().map_err(|error| unwritable(&error))?,
         };
-        let mut notes = stats.notices;
-        if stats.truncated {
-            match self.format {
-                Format::Ndjson => bytes.extend_from_slice(format!("{}\n", cut.to_json()).as_bytes()),
-                _ => notes.push(cut.to_string()),
+        match self.format {
+            Format::Ndjson if stats.truncated => bytes.extend_from_slice(format!("{}\n", cut.to_json()).as_bytes()),
+            // The engine's notices tell of the cut too.
+            Format::Table => {
+                stats.notices.iter().for_each(|note| bytes.extend_from_slice(format!("note: {note}\n").as_bytes()));
             }
-        }
-        if self.format == Format::Table {
-            notes.iter().for_each(|note| bytes.extend_from_slice(format!("note: {note}\n").as_bytes()));
+            _ => {}
         }
         Ok(Bytes::from(bytes))
     }

@@ -34,7 +34,8 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
     sweep(&options.data_dir, &view)?;
 
     let wal_dir = paths::wal_dir(&options.data_dir);
-    let mut next_seq = contents.low_water;
+    // Numbers start at 1, so that 0 stands before all records: a cursor that has seen nothing.
+    let mut next_seq = contents.low_water.max(1);
     let mut failure = None;
     let losses = wal::replay(&wal_dir, contents.low_water, |found| {
         let last = found.first_seq + u64::from(found.rows);

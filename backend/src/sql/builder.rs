@@ -6,6 +6,8 @@ use crate::model::{Aggregate, Builder, Filter, Format, Function, Op, Query, Sear
 
 /// Points of one series at most, as Prometheus has it; a page can't draw more.
 const POINTS_MAX: u64 = 11_000;
+/// Columns that every store has, and that are text in every one.
+const TEXT_COLUMNS: [&str; 5] = ["level", "service", "message", "trace_id", "span_id"];
 /// Levels in their order, for `level >= warn`.
 const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "fatal"];
 
@@ -141,15 +143,18 @@ pub fn filter_condition(filter: &Filter) -> Option<String> {
     }
     let column = literal::identifier(field);
     let value = literal::text(&filter.value);
+    // Only text has parts: of a number, the digits are meant. The store's own text columns are left as they are, for its
+    // indexes are on them.
+    let text = if TEXT_COLUMNS.contains(&field) { column.clone() } else { format!("CAST({column} AS VARCHAR)") };
     // A line that does not have the field is not equal to anything, and contains nothing.
     let or_absent = |condition: String| format!("({condition} OR {column} IS NULL)");
     Some(match filter.op {
         Op::Eq => format!("{column} = {value}"),
         Op::Ne => or_absent(format!("{column} <> {value}")),
-        Op::Contains => format!("contains({column}, {value})"),
-        Op::NotContains => or_absent(format!("NOT contains({column}, {value})")),
-        Op::Matches => format!("regexp_like({column}, {value})"),
-        Op::NotMatches => or_absent(format!("NOT regexp_like({column}, {value})")),
+        Op::Contains => format!("contains({text}, {value})"),
+        Op::NotContains => or_absent(format!("NOT contains({text}, {value})")),
+        Op::Matches => format!("regexp_like({text}, {value})"),
+        Op::NotMatches => or_absent(format!("NOT regexp_like({text}, {value})")),
         Op::Lt | Op::Le | Op::Gt | Op::Ge => ordering(field, &column, filter.op, &filter.value),
         Op::Exists => format!("{column} IS NOT NULL"),
         Op::NotExists => format!("{column} IS NULL"),
@@ -228,10 +233,11 @@ mod tests {
         check(Op::Eq, "service", "bff", "service = 'bff'");
         check(Op::Eq, "http.status", "500", "\"http.status\" = '500'");
         check(Op::Ne, "user_id", "x", "(\"user_id\" <> 'x' OR \"user_id\" IS NULL)");
-        check(Op::Contains, "path", "/api", "contains(\"path\", '/api')");
-        check(Op::NotContains, "path", "'", "(NOT contains(\"path\", '''') OR \"path\" IS NULL)");
-        check(Op::Matches, "path", "^/a+$", "regexp_like(\"path\", '^/a+$')");
-        check(Op::NotMatches, "path", "x", "(NOT regexp_like(\"path\", 'x') OR \"path\" IS NULL)");
+        check(Op::Contains, "service", "api", "contains(service, 'api')");
+        check(Op::Contains, "path", "/api", "contains(CAST(\"path\" AS VARCHAR), '/api')");
+        check(Op::NotContains, "path", "'", "(NOT contains(CAST(\"path\" AS VARCHAR), '''') OR \"path\" IS NULL)");
+        check(Op::Matches, "path", "^/a+$", "regexp_like(CAST(\"path\" AS VARCHAR), '^/a+$')");
+        check(Op::NotMatches, "path", "x", "(NOT regexp_like(CAST(\"path\" AS VARCHAR), 'x') OR \"path\" IS NULL)");
         check(Op::Lt, "duration_ms", "12.5", "\"duration_ms\" < 12.5");
         check(Op::Ge, "status", "500", "\"status\" >= 500");
         check(Op::Gt, "version", "1.2.3", "\"version\" > '1.2.3'");

@@ -1,0 +1,14 @@
+//! The store from outside: the real `quiver` binary is started on free ports and spoken to by its public protocols.
+//! Nothing of the `quiver` library is used here, so a test can only see what a user sees.
+//!
+//! Environment: `QUIVER_BIN` (another binary), `QUIVER_PYTHON` (default `.venv/bin/python`), `QUIVER_KILLS` (default
+//! 100) and `QUIVER_SEED` for the kill test.
+
+mod clients;
+mod http;
+mod ingest;
+mod kills;
+mod quiver;
+mod recovery;
+mod segments;
+mod sql;
