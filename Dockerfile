@@ -25,6 +25,7 @@ WORKDIR /quiver/frontend
 COPY frontend/package.json frontend/package-lock.json ./
 RUN --mount=type=cache,target=/root/.npm npm ci
 COPY plugin.json README.md CHANGELOG.md LICENSE /quiver/
+COPY provisioning/dashboards /quiver/provisioning/dashboards
 COPY frontend ./
 RUN npm run build
 
