@@ -12,6 +12,9 @@ WORKDIR /quiver
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY backend backend
+# The manifest names the tests; they are not built here.
+COPY tests/it tests/it
+COPY tests/tidy.rs tests/tidy.rs
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/quiver/target \
     cargo build --release --locked --bin quiver \
     && cargo build --release --locked --package quiver-plugin --target "$(uname -m)-unknown-linux-musl" \
@@ -25,6 +28,7 @@ WORKDIR /quiver/frontend
 COPY frontend/package.json frontend/package-lock.json ./
 RUN --mount=type=cache,target=/root/.npm npm ci
 COPY plugin.json README.md CHANGELOG.md LICENSE /quiver/
+COPY provisioning/dashboards /quiver/provisioning/dashboards
 COPY frontend ./
 RUN npm run build
 

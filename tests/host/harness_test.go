@@ -12,9 +12,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,13 +130,18 @@ func newHost(t *testing.T, env ...string) *host {
 		}
 	})
 	h.instance = grafana.NewInstance(h.store.GRPC)
-	h.instance.UID = "quiver-" + strconv.Itoa(h.store.Pid())
+	h.instance.UID = newUID(t)
 	h.instance.JSONData["traces"] = grafana.Traces{
 		DatasourceUID: "jaeger-uid", DatasourceName: "Jaeger", FieldNames: []string{"trace_id"},
 		ExternalURL: "http://jaeger.example:16686/trace/${__value.raw}",
 	}
 	return h
 }
+
+var uids atomic.Int64
+
+// newUID is the uid of a data source of its own: under one uid Grafana never sends other settings with the same time.
+func newUID(t *testing.T) string { return fmt.Sprintf("%s-%d", t.Name(), uids.Add(1)) }
 
 func (h *host) start(http, grpc string) {
 	h.t.Helper()

@@ -10,10 +10,9 @@ import (
 	"quiver/tests/host/grafana"
 )
 
-// instanceAt is a data source of its own for every test: Grafana gives new settings a new time, never an old one.
 func instanceAt(t *testing.T, grpcAddress string) grafana.Instance {
 	instance := grafana.NewInstance(grpcAddress)
-	instance.UID = t.Name()
+	instance.UID = newUID(t)
 	return instance
 }
 
@@ -96,7 +95,6 @@ func TestHealthWithTokens(t *testing.T) {
 	wantUnhealthy(t, without, "token")
 
 	wrong := instanceAt(t, h.store.GRPC)
-	wrong.UID = "wrong-token"
 	wrong.Secrets = map[string]string{"token": "the-wrong-one"}
 	wantUnhealthy(t, wrong, "token")
 	if message := health(t, wrong).Message; strings.Contains(message, "the-wrong-one") {
@@ -104,7 +102,6 @@ func TestHealthWithTokens(t *testing.T) {
 	}
 
 	right := instanceAt(t, h.store.GRPC)
-	right.UID = "right-token"
 	right.Secrets = map[string]string{"token": "the-right-one"}
 	if result := health(t, right); result.Status != backend.HealthStatusOk {
 		t.Errorf("with the right token: %s %q", result.Status, result.Message)
@@ -115,7 +112,6 @@ func TestHealthWithTokens(t *testing.T) {
 func TestHealthAfterTheTokenIsCorrected(t *testing.T) {
 	h := newHost(t, "QUIVER_SERVER_AUTH_TOKENS=the-right-one")
 	instance := instanceAt(t, h.store.GRPC)
-	instance.UID = "corrected"
 	instance.Secrets = map[string]string{"token": "the-wrong-one"}
 	wantUnhealthy(t, instance, "token")
 	instance.Secrets = map[string]string{"token": "the-right-one"}
