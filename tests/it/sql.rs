@@ -18,7 +18,8 @@ fn filled(arguments: &[&str]) -> (TempDir, Quiver) {
     let dir = data_dir();
     let quiver = Quiver::start(dir.path(), arguments);
     let line = |at: usize| {
-        let (level, service) = (if at % 10 == 0 { "error" } else { "info" }, ["payments-api", "orders"][at % 2]);
+        let (level, service) =
+            (if at.is_multiple_of(10) { "error" } else { "info" }, ["payments-api", "orders"][at % 2]);
         let time = format!("2026-02-10T{:02}:{:02}:00Z", 12 + at / 60, at % 60);
         format!(
             r#"{{"ts":"{time}","level":"{level}","service":"{service}","msg":"m {at}","n":{at},"http.status":200}}"#
