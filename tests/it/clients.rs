@@ -93,7 +93,7 @@ fn pino_loki_pushes() {
     run(command);
     let two = || (quiver.count("SELECT count(*) FROM logs") == 2).then_some(());
     wait_for("pino's two records", Duration::from_secs(20), two);
-    let rows = quiver.sql("SELECT level, service, message, user_id, status FROM logs ORDER BY timestamp, _seq");
+    let rows = quiver.sql("SELECT level, service, message, user_id, status FROM logs ORDER BY message");
     let expected = json!([
         {"level": "info", "service": "pino-app", "message": "user came", "user_id": 7},
         {"level": "error", "service": "pino-app", "message": "user failed", "status": 500},
