@@ -169,7 +169,8 @@ impl Store {
             room: tokio::sync::Notify::new(),
             metrics,
         });
-        shared.publish_gauges();
+        shared.publish_buffer_gauges();
+        shared.publish_segment_gauges();
         let (requests, inbox) = mpsc::channel(APPENDS_QUEUED_MAX);
         let writer = writer::Writer::new(
             options.clone(),
@@ -268,18 +269,21 @@ impl Store {
 }
 
 impl Shared {
-    fn publish_gauges(&self) {
+    /// After every group commit: looks at the buffer only.
+    fn publish_buffer_gauges(&self) {
         let view = self.view.load();
-        let snapshots = || view.tenants.values();
-        let segments = || snapshots().flat_map(|snapshot| &snapshot.segments);
-        let metrics = &self.metrics;
-        metrics.buffer_bytes.set(self.buffer_bytes.load(Ordering::Relaxed) as i64);
-        metrics
-            .buffer_records
-            .set(snapshots().flat_map(|snapshot| &snapshot.buffer).map(|buffered| buffered.rows() as i64).sum());
-        metrics.segments.set(segments().count() as i64);
-        metrics.segment_bytes.set(segments().map(|segment| segment.bytes as i64).sum());
-        metrics.segment_records.set(segments().map(|segment| segment.records as i64).sum());
+        let buffered = view.tenants.values().flat_map(|snapshot| &snapshot.buffer);
+        self.metrics.buffer_bytes.set(self.buffer_bytes.load(Ordering::Relaxed) as i64);
+        self.metrics.buffer_records.set(buffered.map(|batch| batch.rows() as i64).sum());
+    }
+
+    /// After the live segments changed.
+    fn publish_segment_gauges(&self) {
+        let view = self.view.load();
+        let segments = || view.tenants.values().flat_map(|snapshot| &snapshot.segments);
+        self.metrics.segments.set(segments().count() as i64);
+        self.metrics.segment_bytes.set(segments().map(|segment| segment.bytes as i64).sum());
+        self.metrics.segment_records.set(segments().map(|segment| segment.records as i64).sum());
     }
 }
 

@@ -232,7 +232,7 @@ impl Writer {
         };
         self.unfrozen_bytes = bytes(true);
         self.shared.buffer_bytes.store(bytes(false), Ordering::Relaxed);
-        self.shared.publish_gauges();
+        self.shared.publish_buffer_gauges();
     }
 
     /// How long nothing can become due by itself.
@@ -381,6 +381,7 @@ impl Writer {
         }
         self.shared.view.store(Arc::new(view));
         self.recount();
+        self.shared.publish_segment_gauges();
         self.shared.room.notify_waiters();
         self.shared.metrics.flushes.inc();
         if let Err(error) = self.wal.remove_before(low_water) {
