@@ -7,9 +7,8 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampNanosecondType};
 
-use super::schema;
+use super::schema::{self, FieldInfo};
 use crate::record::batch::{self, Error};
-use crate::record::{FieldType, column};
 
 /// Batches at least this long are never merged any more.
 const MERGED_ROWS_MAX: usize = 16_384;
@@ -58,16 +57,8 @@ impl Buffered {
     }
 
     /// The fields of the batch: those with a column, and those in the overflow.
-    pub fn fields(&self) -> BTreeMap<String, (FieldType, bool)> {
-        let mut fields = schema::fields_of(&self.batch);
-        if let Some(overflow) =
-            self.batch.column_by_name(column::OVERFLOW).and_then(|array| array.as_string_opt::<i32>())
-        {
-            for (name, kind) in schema::overflow_fields(overflow) {
-                fields.entry(name).and_modify(|known| *known = (known.0.unify(kind), true)).or_insert((kind, true));
-            }
-        }
-        fields
+    pub fn fields(&self) -> BTreeMap<String, FieldInfo> {
+        schema::fields_of(&self.batch)
     }
 
     fn merge(parts: &[Arc<Buffered>]) -> Result<Buffered, Error> {

@@ -14,6 +14,7 @@ use sqlx::sqlite::{
 use sqlx::{Executor, Row};
 
 use super::retention::Class;
+use super::schema::FieldInfo;
 use crate::record::{FieldType, Tenant};
 
 /// Version of the tables below; a store of a later version is refused.
@@ -80,6 +81,26 @@ pub struct SegmentField {
     /// Some of its values lie in the overflow column.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overflow: bool,
+    /// It has a column in this segment.
+    #[serde(default = "yes", skip_serializing_if = "bool::clone")]
+    pub column: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl From<(String, FieldInfo)> for SegmentField {
+    fn from((name, info): (String, FieldInfo)) -> SegmentField {
+        SegmentField { name, r#type: info.r#type, overflow: info.overflow, column: info.column }
+    }
+}
+
+impl SegmentField {
+    /// What is known of the field in this segment.
+    pub fn info(&self) -> FieldInfo {
+        FieldInfo { r#type: self.r#type, overflow: self.overflow, column: self.column }
+    }
 }
 
 /// What the catalog can answer instead of a result.
@@ -259,8 +280,8 @@ mod tests {
 
     fn segment(id: i64) -> Segment {
         let fields = vec![
-            SegmentField { name: "status".into(), r#type: FieldType::Integer, overflow: false },
-            SegmentField { name: "rare".into(), r#type: FieldType::Text, overflow: true },
+            SegmentField { name: "status".into(), r#type: FieldType::Integer, overflow: false, column: true },
+            SegmentField { name: "rare".into(), r#type: FieldType::Text, overflow: true, column: false },
         ];
         Segment {
             id,

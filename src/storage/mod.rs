@@ -29,7 +29,8 @@ mod writer;
 
 pub use buffer::Buffered;
 pub use catalog::Segment;
-pub use snapshot::{FieldInfo, Fields, Snapshot};
+pub use schema::FieldInfo;
+pub use snapshot::{Fields, Snapshot};
 
 use crate::clock::Clock;
 use crate::error::Kind;

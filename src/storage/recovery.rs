@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::catalog::Catalog;
-use super::snapshot::{Snapshot, View};
-use super::{Buffered, Error, Options, buffer, frame, paths};
+use super::snapshot::View;
+use super::{Buffered, Error, Options, frame, paths};
 use crate::wal::{self, Wal};
 
 /// A store as it was when the last process ended.
@@ -27,9 +27,7 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
     let mut view = View::default();
     for segment in contents.segments {
         let snapshot = Arc::make_mut(view.tenants.entry(segment.tenant.clone()).or_default());
-        let fields = segment.detail.fields.iter().map(|field| (field.name.clone(), (field.r#type, field.overflow)));
-        snapshot.learn(fields, options.fields_max);
-        snapshot.segments.push(Arc::new(segment));
+        snapshot.add_segment(segment, options.fields_max);
     }
     sweep(&options.data_dir, &view)?;
 
@@ -64,11 +62,8 @@ fn restore(view: &mut View, found: &wal::Frame, fields_max: usize) -> Result<(),
     if batch.num_rows() == 0 || batch.num_rows() != found.rows as usize {
         return Err(Error::Frame(format!("it names {} records and holds {}", found.rows, batch.num_rows())));
     }
-    let added = Buffered::new(batch, found.first_seq);
-    let snapshot: &mut Snapshot = Arc::make_mut(view.tenants.entry(tenant).or_default());
-    snapshot.learn(added.fields(), fields_max);
-    buffer::push(&mut snapshot.buffer, 0, added)?;
-    Ok(())
+    let snapshot = Arc::make_mut(view.tenants.entry(tenant).or_default());
+    Ok(snapshot.add_batch(Buffered::new(batch, found.first_seq), fields_max)?)
 }
 
 /// Removes what a process that died left behind: files the catalog does not name, and spilled queries.

@@ -17,43 +17,70 @@ pub(super) fn is_core(name: &str) -> bool {
     column::CORE.contains(&name)
 }
 
-/// Fields of a batch that have a column of their own; the flag says that none of their values lie in the overflow.
-pub(super) fn fields_of(batch: &RecordBatch) -> BTreeMap<String, (FieldType, bool)> {
-    let schema = batch.schema();
-    let own = schema.fields().iter().filter(|field| {
-        let name = field.name().as_str();
-        !is_core(name) && !column::HIDDEN.contains(&name) && name != column::SEQ
-    });
-    let known = |field: &Field| FieldType::of(field.data_type()).unwrap_or(FieldType::Text);
-    own.map(|field| (field.name().clone(), (known(field), false))).collect()
+/// What is known of a field, in a batch, a segment, or all of a tenant's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldInfo {
+    /// The type that holds all its values.
+    pub r#type: FieldType,
+    /// Somewhere its values lie in the overflow column.
+    pub overflow: bool,
+    /// Somewhere it has a column of its own.
+    pub column: bool,
 }
 
-/// Names and types of the fields in an overflow column.
-pub(super) fn overflow_fields(overflow: &StringArray) -> BTreeMap<String, FieldType> {
-    let mut fields: BTreeMap<String, FieldType> = BTreeMap::new();
-    for text in overflow.iter().flatten() {
-        for (name, value) in object(text) {
-            let kind = match value {
-                Value::Bool(_) => FieldType::Boolean,
-                Value::Number(number) if number.is_i64() => FieldType::Integer,
-                Value::Number(_) => FieldType::Float,
-                _ => FieldType::Text,
-            };
-            fields.entry(name).and_modify(|known| *known = known.unify(kind)).or_insert(kind);
+impl FieldInfo {
+    /// What is known of the field in both places.
+    pub(super) fn and(self, other: FieldInfo) -> FieldInfo {
+        FieldInfo {
+            r#type: self.r#type.unify(other.r#type),
+            overflow: self.overflow || other.overflow,
+            column: self.column || other.column,
         }
     }
+}
+
+/// The fields of a batch: those with a column of their own, and those in the overflow; some are both.
+pub(super) fn fields_of(batch: &RecordBatch) -> BTreeMap<String, FieldInfo> {
+    let schema = batch.schema();
+    let own = own_columns(&schema).map(|field| {
+        let kind = FieldType::of(field.data_type()).unwrap_or(FieldType::Text);
+        (field.name().clone(), FieldInfo { r#type: kind, overflow: false, column: true })
+    });
+    let mut fields: BTreeMap<String, FieldInfo> = own.collect();
+    let overflow = batch.column_by_name(column::OVERFLOW).map(|array| array.as_string::<i32>());
+    for (name, value) in overflow.into_iter().flatten().flatten().flat_map(object) {
+        let info = FieldInfo { r#type: type_of(&value), overflow: true, column: false };
+        fields.entry(name).and_modify(|known| *known = known.and(info)).or_insert(info);
+    }
     fields
+}
+
+/// The columns of a schema that hold fields.
+fn own_columns(schema: &Schema) -> impl Iterator<Item = &Arc<Field>> {
+    schema.fields().iter().filter(|field| {
+        let name = field.name().as_str();
+        !is_core(name) && !column::HIDDEN.contains(&name) && name != column::SEQ
+    })
+}
+
+fn type_of(value: &Value) -> FieldType {
+    match value {
+        Value::Bool(_) => FieldType::Boolean,
+        Value::Number(number) if number.is_i64() => FieldType::Integer,
+        Value::Number(_) => FieldType::Float,
+        _ => FieldType::Text,
+    }
 }
 
 /// Keeps the `columns_max` fields that most records have, and moves the values of the others to the overflow column.
 /// Records that lose a column keep their line as it came, so that nothing has to be put together from the overflow.
 pub(super) fn spill(records: RecordBatch, columns_max: usize) -> Result<RecordBatch, Error> {
-    let fields = fields_of(&records);
-    if fields.len() <= columns_max {
+    let schema = records.schema();
+    let mut by_use: Vec<&str> = own_columns(&schema).map(|field| field.name().as_str()).collect();
+    if by_use.len() <= columns_max {
         return Ok(records);
     }
     let filled = |name: &str| records.column_by_name(name).map_or(0, |array| array.len() - array.null_count());
-    let mut by_use: Vec<&str> = fields.keys().map(String::as_str).collect();
     by_use.sort_by_key(|name| std::cmp::Reverse(filled(name)));
     let moved = &by_use[columns_max..];
 
@@ -125,4 +152,23 @@ fn replace_columns(
         columns.push(array);
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+
+    use super::*;
+
+    #[test]
+    fn a_field_with_a_column_and_values_in_the_overflow_is_both() {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
+        let overflow: ArrayRef = Arc::new(StringArray::from(vec![None, Some(r#"{"x":"a","y":2}"#)]));
+        let batch = RecordBatch::try_from_iter([("x", column), (column::OVERFLOW, overflow)]).unwrap();
+        let expect = [
+            ("x", FieldInfo { r#type: FieldType::Text, overflow: true, column: true }),
+            ("y", FieldInfo { r#type: FieldType::Integer, overflow: true, column: false }),
+        ];
+        assert_eq!(fields_of(&batch), expect.map(|(name, info)| (name.to_owned(), info)).into());
+    }
 }

@@ -4,7 +4,7 @@
 //! alike lie together, which is what makes them small, and a window is one row group (or a few), which is what lets a
 //! query skip them (measured: shared/research/prototypes.md). docs/format.md tells readers what they find.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -279,14 +279,7 @@ fn properties() -> WriterProperties {
 }
 
 fn detail(records: &RecordBatch) -> Detail {
-    let mut fields: BTreeMap<String, _> = schema::fields_of(records);
-    if let Some(overflow) = records.column_by_name(column::OVERFLOW) {
-        for (name, kind) in schema::overflow_fields(overflow.as_string::<i32>()) {
-            fields.entry(name).and_modify(|known| known.1 = true).or_insert((kind, true));
-        }
-    }
-    let fields =
-        fields.into_iter().map(|(name, (kind, overflow))| SegmentField { name, r#type: kind, overflow }).collect();
+    let fields = schema::fields_of(records).into_iter().map(SegmentField::from).collect();
     let distinct = |at: usize| {
         let values: BTreeSet<Option<&str>> = records.column(at).as_string::<i32>().iter().collect();
         values.into_iter().map(|value| value.map(str::to_owned)).collect::<Vec<_>>()

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::buffer::Buffered;
+use super::buffer::{self, Buffered};
 use super::catalog::Segment;
-use crate::record::{FieldType, Tenant};
+use super::schema::FieldInfo;
+use crate::record::{Tenant, batch};
 
 /// The view of all tenants.
 #[derive(Debug, Clone, Default)]
@@ -32,27 +33,24 @@ pub struct Snapshot {
 /// The fields of a tenant by name.
 pub type Fields = BTreeMap<String, FieldInfo>;
 
-/// A field over all batches and segments of a tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FieldInfo {
-    /// The type that holds all its values.
-    pub r#type: FieldType,
-    /// Somewhere its values lie in the overflow column.
-    pub overflow: bool,
-    /// Somewhere it has a column of its own.
-    pub column: bool,
-}
-
 impl Snapshot {
+    /// Adds a batch behind those that are there.
+    pub(super) fn add_batch(&mut self, added: Buffered, fields_max: usize) -> Result<(), batch::Error> {
+        self.learn(added.fields(), fields_max);
+        buffer::push(&mut self.buffer, self.flushing, added)
+    }
+
+    /// Adds a live segment.
+    pub(super) fn add_segment(&mut self, segment: Segment, fields_max: usize) {
+        self.learn(segment.detail.fields.iter().map(|field| (field.name.clone(), field.info())), fields_max);
+        self.segments.push(Arc::new(segment));
+    }
+
     /// Adds fields to those known; copies the map only when something is new.
-    pub(super) fn learn(&mut self, found: impl IntoIterator<Item = (String, (FieldType, bool))>, fields_max: usize) {
-        for (name, (kind, overflow)) in found {
+    fn learn(&mut self, found: impl IntoIterator<Item = (String, FieldInfo)>, fields_max: usize) {
+        for (name, info) in found {
             let known = self.fields.get(&name).copied();
-            let merged = FieldInfo {
-                r#type: known.map_or(kind, |known| known.r#type.unify(kind)),
-                overflow: overflow || known.is_some_and(|known| known.overflow),
-                column: !overflow || known.is_some_and(|known| known.column),
-            };
+            let merged = known.map_or(info, |known| known.and(info));
             if known != Some(merged) && (known.is_some() || self.fields.len() < fields_max) {
                 Arc::make_mut(&mut self.fields).insert(name, merged);
             }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::catalog::{Catalog, Segment};
 use super::snapshot::View;
-use super::{Buffered, Error, Options, Shared, buffer, paths, segment};
+use super::{Buffered, Error, Options, Shared, paths, segment};
 use crate::clock::Clock;
 use crate::record::Tenant;
 use crate::wal::Wal;
@@ -216,10 +216,8 @@ impl Writer {
 
     fn show(&mut self, view: &mut View, tenant: Tenant, batch: RecordBatch, first_seq: u64) -> Result<(), Error> {
         let snapshot = Arc::make_mut(view.tenants.entry(tenant).or_default());
-        let added = Buffered::new(batch, first_seq);
-        snapshot.learn(added.fields(), self.options.fields_max);
         self.oldest_ns = self.oldest_ns.or_else(|| Some(self.clock.now_ns()));
-        Ok(buffer::push(&mut snapshot.buffer, snapshot.flushing, added)?)
+        Ok(snapshot.add_batch(Buffered::new(batch, first_seq), self.options.fields_max)?)
     }
 
     /// Brings the counts of memory up to date after the view changed.
@@ -375,9 +373,7 @@ impl Writer {
         }
         for segment in flushed.segments {
             let snapshot = Arc::make_mut(view.tenants.entry(segment.tenant.clone()).or_default());
-            let fields = segment.detail.fields.iter().map(|field| (field.name.clone(), (field.r#type, field.overflow)));
-            snapshot.learn(fields, self.options.fields_max);
-            snapshot.segments.push(Arc::new(segment));
+            snapshot.add_segment(segment, self.options.fields_max);
         }
         self.shared.view.store(Arc::new(view));
         self.recount();
