@@ -305,7 +305,8 @@ fn create_dir_synced(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    let parent = dir.parent().expect("the store's root exists");
+    // Only when somebody removed the data directory under a running store; the flush fails and says so.
+    let parent = dir.parent().ok_or(io::ErrorKind::NotFound)?;
     create_dir_synced(parent)?;
     match fs::create_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
