@@ -127,6 +127,9 @@ pub struct Storage {
     /// Buffered plus flushing bytes.
     #[serde(with = "size")]
     pub buffer_bytes_max: usize,
+    /// Footers and indexes of segments kept in memory.
+    #[serde(with = "size")]
+    pub open_bytes_max: usize,
     /// Columns of a segment.
     pub columns_max: usize,
     /// Field names known to a tenant.

@@ -21,7 +21,6 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig};
 use datafusion::sql::parser::Statement;
 use futures::{Stream, StreamExt};
-use object_store::local::LocalFileSystem;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -33,7 +32,8 @@ use tokio::time::timeout_at;
 
 use super::compare::LooseTypes;
 use super::plan::{self, FieldNames, TABLE};
-use super::table::{Columns, LogsTable, STORE_URL, ScanCounts};
+use super::scan::NewestFirst;
+use super::table::{Columns, LogsTable, ScanCounts};
 use super::yielding::JoinsYield;
 use super::{Error, Field, FieldValue, FieldValuesRequest, Options, Request, Stats, TimeRange, failure, output};
 use crate::record::{FieldType, Tenant, column};
@@ -43,8 +43,6 @@ use crate::storage::{Snapshot, Store};
 const BATCHES_QUEUED_MAX: usize = 4;
 /// Consumers of memory named in a message about too much of it.
 const CONSUMERS_NAMED: usize = 3;
-/// Footers of segments kept in memory.
-const FOOTER_CACHE_BYTES_MAX: usize = 32 << 20;
 
 /// Answers queries on a store.
 pub struct Engine {
@@ -112,7 +110,7 @@ impl Engine {
         let fields = field_names(&snapshot);
         let read = plan::read(&request.sql, &fields)?;
         let columns = if read.about_schema { Columns::All } else { Columns::Named(&read.names, read.wildcard) };
-        let table = LogsTable::new(snapshot, &columns, request.range);
+        let table = LogsTable::new(self.store.clone(), snapshot, &columns, request.range);
         let counts = table.counts();
         let state = self.state_with(table);
 
@@ -239,16 +237,8 @@ fn environment(store: &Store, options: &Options) -> datafusion::error::Result<Ar
     let environment = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .with_temp_file_path(store.spill_dir())
-        .with_metadata_cache_limit(FOOTER_CACHE_BYTES_MAX)
         .build_arc()?;
-    let segments = LocalFileSystem::new_with_prefix(store.segments_dir())?;
-    let url = url_of_store()?;
-    environment.register_object_store(&url, Arc::new(segments));
     Ok(environment)
-}
-
-fn url_of_store() -> datafusion::error::Result<url::Url> {
-    url::Url::parse(STORE_URL).map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))
 }
 
 fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
@@ -262,12 +252,11 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
     // A scan has as many partitions as it can use; and under a cross join (55.2) a round-robin exchange panics.
     settings.optimizer.enable_round_robin_repartition = false;
     settings.execution.time_zone = Some("UTC".into());
-    settings.execution.parquet.pushdown_filters = true;
-    settings.execution.parquet.reorder_filters = true;
     let mut state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(environment)
         .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(NewestFirst))
         .with_physical_optimizer_rule(Arc::new(JoinsYield))
         .build();
     let planners: Vec<_> =
@@ -343,11 +332,11 @@ impl Prepared {
             truncated: AtomicBool::new(false),
             started: self.started,
         });
-        let (physical, counts) = (self.physical.clone(), self.counts.clone());
+        let counts = self.counts.clone();
         let (handle, deadline) = (self.handle.clone(), self.deadline);
         let timer = Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(self.started + deadline)));
         let task = handle.spawn(drive(self, batches, progress.clone()));
-        Rows { receiver, task: Some(task), physical, counts, progress, deadline, timer }
+        Rows { receiver, task: Some(task), counts, progress, deadline, timer }
     }
 }
 
@@ -419,7 +408,6 @@ async fn answer(query: &Prepared, batches: &Batches, progress: &Progress) -> Res
 pub struct Rows {
     receiver: mpsc::Receiver<Result<RecordBatch, Error>>,
     task: Option<JoinHandle<()>>,
-    physical: Arc<dyn ExecutionPlan>,
     counts: Arc<ScanCounts>,
     progress: Arc<Progress>,
     deadline: Duration,
@@ -433,12 +421,12 @@ impl Rows {
         let mut stats = Stats {
             segments_scanned: self.counts.segments_scanned.load(Ordering::Relaxed),
             segments_pruned: self.counts.segments_pruned.load(Ordering::Relaxed),
-            rows_scanned: self.counts.buffer_rows.load(Ordering::Relaxed),
-            bytes_scanned: self.counts.buffer_bytes.load(Ordering::Relaxed),
+            rows_scanned: self.counts.rows.load(Ordering::Relaxed),
+            bytes_scanned: self.counts.bytes.load(Ordering::Relaxed),
+            notices: self.counts.notices(),
             truncated: self.progress.truncated.load(Ordering::Relaxed),
             ..Stats::default()
         };
-        add_leaves(self.physical.as_ref(), &mut stats);
         let elapsed = match self.progress.ended_us.load(Ordering::Relaxed) {
             0 => self.progress.started.elapsed(),
             micros => Duration::from_micros(micros),
@@ -451,22 +439,6 @@ impl Rows {
         }
         stats
     }
-}
-
-fn add_leaves(plan: &dyn ExecutionPlan, stats: &mut Stats) {
-    let children = plan.children();
-    if children.is_empty()
-        && let Some(metrics) = plan.metrics()
-    {
-        let sum = |name: &str| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
-        let read = sum("bytes_scanned");
-        // Leaves without it are the buffer's, which counts by itself.
-        if read > 0 {
-            stats.rows_scanned += metrics.output_rows().unwrap_or(0) as u64 + sum("pushdown_rows_pruned");
-            stats.bytes_scanned += read;
-        }
-    }
-    children.into_iter().for_each(|child| add_leaves(child.as_ref(), stats));
 }
 
 impl Stream for Rows {

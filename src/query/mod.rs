@@ -12,6 +12,8 @@ mod failure;
 mod output;
 mod plan;
 mod prune;
+mod scan;
+mod search;
 mod table;
 mod yielding;
 

@@ -1,17 +1,18 @@
 //! Which segments and batches a query need not open: bounds read from its conditions, compared with what the catalog
 //! knows. Pure, and never wrong on the side of leaving something out that could match.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::scalar::ScalarValue;
 
 use super::TimeRange;
-use crate::record::column;
+use crate::record::{column, number};
+use crate::storage::segment::Condition;
 use crate::storage::{Buffered, Segment};
 
 /// What every matching record satisfies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Bounds {
     /// Earliest and latest timestamp, ns.
     pub timestamp: (i64, i64),
@@ -21,18 +22,44 @@ pub(super) struct Bounds {
     pub levels: Option<BTreeSet<String>>,
     /// Services that can match; `None`: all.
     pub services: Option<BTreeSet<String>>,
+    /// Other columns: numbers from and to.
+    pub numbers: BTreeMap<String, (f64, f64)>,
+    /// Other columns: texts that can match.
+    pub texts: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Bounds {
     /// Bounds of a conjunction of conditions, and of the request's range of time.
-    pub(super) fn of(filters: &[Expr], range: Option<TimeRange>) -> Bounds {
-        let mut bounds =
-            Bounds { timestamp: (i64::MIN, i64::MAX), seq: (i64::MIN, i64::MAX), levels: None, services: None };
+    /// Columns that are not stored as they are compared (`is_stored`) bound nothing.
+    pub(super) fn of(filters: &[Expr], range: Option<TimeRange>, is_stored: impl Fn(&str) -> bool) -> Bounds {
+        let mut bounds = Bounds {
+            timestamp: (i64::MIN, i64::MAX),
+            seq: (i64::MIN, i64::MAX),
+            levels: None,
+            services: None,
+            numbers: BTreeMap::new(),
+            texts: BTreeMap::new(),
+        };
         if let Some(range) = range {
             bounds.timestamp = (range.from_ns, range.to_ns.saturating_sub(1));
         }
         filters.iter().for_each(|filter| bounds.narrow(filter));
+        bounds.numbers.retain(|name, _| is_stored(name));
+        bounds.texts.retain(|name, _| is_stored(name));
         bounds
+    }
+
+    /// The same, as footers of segments are asked.
+    pub(super) fn conditions(self) -> Vec<Condition> {
+        let integers = [(column::TIMESTAMP, self.timestamp), (column::SEQ, self.seq)];
+        let bounded = integers.into_iter().filter(|(_, bound)| *bound != (i64::MIN, i64::MAX));
+        let mut conditions: Vec<Condition> =
+            bounded.map(|(name, (low, high))| Condition::Integers(name.to_owned(), low, high)).collect();
+        let texts = [(column::LEVEL, self.levels), (column::SERVICE, self.services)];
+        let texts = texts.into_iter().filter_map(|(name, values)| Some((name.to_owned(), values?)));
+        conditions.extend(texts.chain(self.texts).map(|(name, values)| Condition::Texts(name, values)));
+        conditions.extend(self.numbers.into_iter().map(|(name, (low, high))| Condition::Numbers(name, low, high)));
+        conditions
     }
 
     fn narrow(&mut self, filter: &Expr) {
@@ -70,13 +97,14 @@ impl Bounds {
         let number = match name {
             column::TIMESTAMP => nanoseconds(value),
             column::SEQ => integer(value),
-            column::LEVEL | column::SERVICE => {
+            _ => {
                 if let (Operator::Eq, Some(value)) = (op, text(value)) {
                     self.one_of(name, BTreeSet::from([value]));
+                } else if let Some(value) = float(value) {
+                    self.compare_number(name, op, value);
                 }
                 return;
             }
-            _ => return,
         };
         let Some(number) = number else { return };
         let bound = if name == column::TIMESTAMP { &mut self.timestamp } else { &mut self.seq };
@@ -90,16 +118,29 @@ impl Bounds {
         }
     }
 
+    fn compare_number(&mut self, name: &str, op: Operator, value: f64) {
+        let bound = self.numbers.entry(name.to_owned()).or_insert((f64::NEG_INFINITY, f64::INFINITY));
+        match op {
+            Operator::Eq => *bound = (bound.0.max(value), bound.1.min(value)),
+            Operator::Gt | Operator::GtEq => bound.0 = bound.0.max(value),
+            Operator::Lt | Operator::LtEq => bound.1 = bound.1.min(value),
+            _ => {}
+        }
+    }
+
     fn one_of(&mut self, name: &str, values: BTreeSet<String>) {
-        let known = match name {
-            column::LEVEL => &mut self.levels,
-            column::SERVICE => &mut self.services,
-            _ => return,
-        };
-        *known = Some(match known.take() {
+        let narrowed = |known: Option<BTreeSet<String>>| match known {
             Some(before) => before.intersection(&values).cloned().collect(),
-            None => values,
-        });
+            None => values.clone(),
+        };
+        match name {
+            column::LEVEL => self.levels = Some(narrowed(self.levels.take())),
+            column::SERVICE => self.services = Some(narrowed(self.services.take())),
+            _ => {
+                let known = self.texts.remove(name);
+                self.texts.insert(name.to_owned(), narrowed(known));
+            }
+        }
     }
 
     /// Whether a segment can hold a match.
@@ -154,6 +195,15 @@ fn integer(value: &ScalarValue) -> Option<i64> {
     }
 }
 
+fn float(value: &ScalarValue) -> Option<f64> {
+    match value {
+        // An integer that no double holds is no exact bound.
+        ScalarValue::Int64(Some(value)) => number::is_exact(*value).then_some(*value as f64),
+        ScalarValue::Float64(Some(value)) => (!value.is_nan()).then_some(*value),
+        _ => None,
+    }
+}
+
 fn text(value: &ScalarValue) -> Option<String> {
     value.try_as_str().flatten().map(str::to_owned)
 }
@@ -168,7 +218,7 @@ mod tests {
     }
 
     fn check(filters: &[Expr], expect: impl Fn(&Bounds) -> bool) {
-        let bounds = Bounds::of(filters, None);
+        let bounds = Bounds::of(filters, None, |_| true);
         assert!(expect(&bounds), "{filters:?} → {bounds:?}");
     }
 
@@ -187,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_bounds_nothing() {
-        let all = Bounds::of(&[], None);
+        let all = Bounds::of(&[], None, |_| true);
         check(&[col("timestamp").gt(ts(5)).or(col("level").eq(lit("error")))], |b| *b == all);
         check(&[col("level").not_eq(lit("error"))], |b| *b == all);
         check(&[col("service").in_list(vec![lit("a")], true)], |b| *b == all);
@@ -196,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_range_of_a_request_is_half_open() {
-        let bounds = Bounds::of(&[], Some(TimeRange { from_ns: 3, to_ns: 7 }));
+        let bounds = Bounds::of(&[], Some(TimeRange { from_ns: 3, to_ns: 7 }), |_| true);
         assert_eq!(bounds.timestamp, (3, 6));
     }
 }

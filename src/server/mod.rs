@@ -253,6 +253,7 @@ fn storage_options(settings: &config::Storage) -> storage::Options {
         flush_bytes_max: settings.flush_bytes_max,
         flush_age_max: settings.flush_age_max,
         buffer_bytes_max: settings.buffer_bytes_max,
+        open_bytes_max: settings.open_bytes_max,
         columns_max: settings.columns_max,
         fields_max: settings.fields_max,
     }

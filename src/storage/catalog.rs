@@ -68,6 +68,12 @@ pub struct Detail {
     pub levels: Vec<Option<String>>,
     /// The services in it, likewise; absent when there are too many to list.
     pub services: Option<Vec<Option<String>>>,
+    /// CRC-32 of the file; segments of format 1 have none, and no index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<u32>,
+    /// Size of the index beside the file.
+    #[serde(default)]
+    pub index_bytes: u64,
 }
 
 /// A field of a segment.
@@ -295,7 +301,7 @@ mod tests {
             max_ts: i64::MAX,
             min_seq: 1,
             max_seq: 10,
-            detail: Detail { fields, levels: vec![Some("warn".into())], services: Some(vec![None]) },
+            detail: Detail { fields, levels: vec![Some("warn".into())], services: Some(vec![None]), crc32: Some(7), index_bytes: 9 },
         }
     }
 

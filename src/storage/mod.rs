@@ -18,7 +18,9 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 mod buffer;
 pub mod catalog;
 mod frame;
+pub mod index;
 pub mod metrics;
+mod opened;
 pub mod paths;
 mod recovery;
 pub mod retention;
@@ -37,6 +39,8 @@ use crate::error::Kind;
 use crate::record::Tenant;
 use crate::wal;
 use metrics::Metrics;
+use opened::Opened;
+use segment::OpenSegment;
 use snapshot::View;
 use writer::Request;
 
@@ -58,6 +62,8 @@ pub struct Options {
     pub flush_age_max: Duration,
     /// Appends wait, then fail with [`Kind::Limit`], when buffered plus flushing bytes pass this.
     pub buffer_bytes_max: usize,
+    /// Footers and indexes of segments that are kept in memory.
+    pub open_bytes_max: usize,
     /// Columns of a segment; the values of further fields go to the overflow column.
     pub columns_max: usize,
     /// Field names known to a tenant; values of further names are kept, but can't be asked for by name.
@@ -72,6 +78,7 @@ impl Options {
             flush_bytes_max: 64 << 20,
             flush_age_max: Duration::from_secs(60),
             buffer_bytes_max: 192 << 20,
+            open_bytes_max: 64 << 20,
             columns_max: 1_000,
             fields_max: 20_000,
         }
@@ -151,6 +158,7 @@ struct Shared {
     view: ArcSwap<View>,
     buffer_bytes: AtomicUsize,
     room: tokio::sync::Notify,
+    opened: Opened,
     metrics: Metrics,
 }
 
@@ -168,6 +176,7 @@ impl Store {
             view: ArcSwap::from_pointee(recovered.view),
             buffer_bytes: AtomicUsize::new(buffer_bytes),
             room: tokio::sync::Notify::new(),
+            opened: Opened::new(options.open_bytes_max),
             metrics,
         });
         shared.publish_buffer_gauges();
@@ -251,6 +260,19 @@ impl Store {
         let joined = tokio::task::spawn_blocking(move || writer.join()).await;
         assert!(matches!(joined, Ok(Ok(()))), "the writer thread never panics");
         closed
+    }
+
+    /// A segment, open; kept open while there is room for it.
+    ///
+    /// **Errors**: [`segment::ReadError::Damaged`] when its file is not what was written.
+    pub fn open_segment(&self, segment: &Arc<Segment>) -> Result<Arc<OpenSegment>, segment::ReadError> {
+        self.shared.opened.get(segment.id, || OpenSegment::open(&self.segments_dir(), segment))
+    }
+
+    /// Takes a damaged segment out of all later snapshots.
+    pub fn report_damage(&self, id: i64, reason: String) {
+        self.shared.opened.forget(id);
+        tracing::error!(segment = id, reason, "a segment is damaged");
     }
 
     /// Where the segments lie; the paths of [`Segment`]s are below it.

@@ -37,5 +37,13 @@ pub fn segment(tenant: &Tenant, day: &str, class: &str, id: i64) -> String {
 /// How a segment's name ends.
 pub const SEGMENT_SUFFIX: &str = ".parquet";
 
+/// How an index's name ends; otherwise it is its segment's.
+pub const INDEX_SUFFIX: &str = ".index";
+
+/// The index of a segment's file.
+pub fn index_of(segment: &Path) -> PathBuf {
+    segment.with_extension(&INDEX_SUFFIX[1..])
+}
+
 /// How the name of a file that is being written ends; such a file found at start is garbage.
 pub const UNFINISHED_SUFFIX: &str = ".unfinished";

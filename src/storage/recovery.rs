@@ -93,10 +93,11 @@ fn sweep_dir(dir: &Path, live: &impl Fn(&Path) -> bool) -> io::Result<usize> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let ours = name.ends_with(paths::SEGMENT_SUFFIX) || name.ends_with(paths::UNFINISHED_SUFFIX);
+        let index = name.ends_with(paths::INDEX_SUFFIX);
+        let ours = index || name.ends_with(paths::SEGMENT_SUFFIX) || name.ends_with(paths::UNFINISHED_SUFFIX);
         if path.is_dir() {
             removed += sweep_dir(&path, live)?;
-        } else if ours && !live(&path) {
+        } else if ours && !live(&if index { path.with_extension(&paths::SEGMENT_SUFFIX[1..]) } else { path.clone() }) {
             fs::remove_file(&path)?;
             removed += 1;
         }

@@ -73,7 +73,6 @@ fn type_of(value: &Value) -> FieldType {
 }
 
 /// Keeps the `columns_max` fields that most records have, and moves the values of the others to the overflow column.
-/// Records that lose a column keep their line as it came, so that nothing has to be put together from the overflow.
 pub(super) fn spill(records: RecordBatch, columns_max: usize) -> Result<RecordBatch, Error> {
     let schema = records.schema();
     let mut by_use: Vec<&str> = own_columns(&schema).map(|field| field.name().as_str()).collect();
@@ -82,8 +81,17 @@ pub(super) fn spill(records: RecordBatch, columns_max: usize) -> Result<RecordBa
     }
     let filled = |name: &str| records.column_by_name(name).map_or(0, |array| array.len() - array.null_count());
     by_use.sort_by_key(|name| std::cmp::Reverse(filled(name)));
-    let moved = &by_use[columns_max..];
+    move_to_overflow(&records, &by_use[columns_max..])
+}
 
+/// The fields of a schema beyond the first `columns_max`.
+pub(super) fn beyond(schema: &Schema, columns_max: usize) -> Vec<String> {
+    own_columns(schema).skip(columns_max).map(|field| field.name().clone()).collect()
+}
+
+/// Moves the values of these columns to the overflow. Records that lose a column keep their line as it came, so that
+/// nothing has to be put together from the overflow.
+pub(super) fn move_to_overflow(records: &RecordBatch, moved: &[&str]) -> Result<RecordBatch, Error> {
     let mut rows: Vec<Map<String, Value>> = match records.column_by_name(column::OVERFLOW) {
         Some(array) => array.as_string::<i32>().iter().map(|text| text.map(object).unwrap_or_default()).collect(),
         None => vec![Map::new(); records.num_rows()],
@@ -98,8 +106,8 @@ pub(super) fn spill(records: RecordBatch, columns_max: usize) -> Result<RecordBa
     }
     let overflow: StringArray =
         rows.into_iter().map(|row| (!row.is_empty()).then(|| Value::Object(row).to_string())).collect();
-    let lines = shape::render_lines_bytes(&records)?;
-    Ok(replace_columns(&records, moved, overflow, &touched, &lines)?)
+    let lines = shape::render_lines_bytes(records)?;
+    Ok(replace_columns(records, moved, overflow, &touched, &lines)?)
 }
 
 fn object(text: &str) -> Map<String, Value> {

@@ -5,21 +5,28 @@
 //! query skip them (measured: shared/research/prototypes.md). docs/format.md tells readers what they find.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema, TimestampNanosecondType};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 
+mod file;
+mod ids;
+mod merge;
+mod open;
+mod rows;
+
+pub use file::Tier;
+pub use ids::IdForm;
+pub use merge::merge;
+pub use open::{Error as ReadError, OpenSegment};
+pub use rows::{Condition, matching};
+
+use self::file::{FileWriter, Finished, Layout};
 use super::buffer::Buffered;
 use super::catalog::{Detail, Segment, SegmentField};
 use super::retention::Class;
@@ -27,7 +34,7 @@ use super::{paths, schema};
 use crate::record::{Tenant, batch, column};
 
 /// Version of the format, in the file's key-value metadata.
-pub const FORMAT_VERSION: &str = "1";
+pub const FORMAT_VERSION: &str = "2";
 const NS_PER_DAY: i64 = 86_400_000_000_000;
 const NS_PER_WINDOW: i64 = 3_600_000_000_000;
 /// Most records of a row group.
@@ -61,6 +68,9 @@ pub enum Error {
     /// Arrow refused.
     #[error("can't sort records into segments: {0}")]
     Sort(#[from] batch::Error),
+    /// A segment that is to be merged can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 impl From<arrow::error::ArrowError> for Error {
@@ -161,10 +171,10 @@ fn write_one(
     let class = run[0].class;
     let day = day_text(run[0].day);
     let path = paths::segment(tenant, &day, class.as_str(), id);
-    let bytes = write_file(&root.join(&path), &records, run)?;
+    let finished = write_file(&root.join(&path), &records, &row_groups(run), Tier::Flushed)?;
     let (min_ts, max_ts) = bounds(run.iter().map(|place| place.timestamp));
     let (min_seq, max_seq) = bounds(run.iter().map(|place| place.seq));
-    let detail = detail(&records);
+    let detail = Detail { crc32: Some(finished.crc32), index_bytes: finished.index_bytes, ..detail(&records) };
     let records = run.len() as u64;
     Ok(Segment {
         id,
@@ -173,7 +183,7 @@ fn write_one(
         class,
         day,
         records,
-        bytes,
+        bytes: finished.bytes,
         min_ts,
         max_ts,
         min_seq,
@@ -213,25 +223,13 @@ fn gather(buffer: &[Arc<Buffered>], run: &[Place], columns_max: usize) -> Result
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-fn write_file(path: &Path, records: &RecordBatch, run: &[Place]) -> Result<u64, Error> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let encode = |source| Error::Encode { path: path.to_owned(), source };
-    let dir = path.parent().expect("a segment lies in a directory");
-    let unfinished = path.with_extension(&paths::UNFINISHED_SUFFIX[1..]);
-    create_dir_synced(dir).map_err(io)?;
-    let file = File::create(&unfinished).map_err(io)?;
-    let buffered = BufWriter::with_capacity(1 << 20, file);
-    let mut writer = ArrowWriter::try_new(buffered, records.schema(), Some(properties())).map_err(encode)?;
-    for (start, rows) in row_groups(run) {
-        writer.write(&records.slice(start, rows)).and_then(|()| writer.flush()).map_err(encode)?;
+/// Writes records that lie in order, as `groups` of (start, length); nothing is left behind when it fails.
+fn write_file(path: &Path, records: &RecordBatch, groups: &[(usize, usize)], tier: Tier) -> Result<Finished, Error> {
+    let mut writer = FileWriter::create(path, records.schema(), Layout::of(records, tier))?;
+    for (start, rows) in groups {
+        writer.write_row_group(&records.slice(*start, *rows))?;
     }
-    let mut file = writer.into_inner().map_err(encode)?;
-    file.flush().map_err(io)?;
-    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
-    file.sync_all().map_err(io)?;
-    let bytes = file.metadata().map_err(io)?.len();
-    fs::rename(&unfinished, path).and_then(|()| sync_dir(dir)).map_err(io)?;
-    Ok(bytes)
+    writer.finish()
 }
 
 /// Start and length of each row group: a window each, cut where it is too long, joined where it is too short.
@@ -255,29 +253,6 @@ fn row_groups(run: &[Place]) -> Vec<(usize, usize)> {
     groups
 }
 
-fn properties() -> WriterProperties {
-    let version = KeyValue::new("quiver.format".to_owned(), FORMAT_VERSION.to_owned());
-    let mut properties = WriterProperties::builder()
-        .set_created_by(concat!("quiver ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_key_value_metadata(Some(vec![version]))
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).expect("zstd has a level 3")))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
-        .set_data_page_row_count_limit(PAGE_ROWS_MAX)
-        .set_write_batch_size(PAGE_ROWS_MAX)
-        .set_statistics_enabled(EnabledStatistics::Page);
-    for name in [column::TIMESTAMP, column::SEQ] {
-        let path = ColumnPath::from(name);
-        properties = properties
-            .set_column_dictionary_enabled(path.clone(), false)
-            .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
-    }
-    // Long texts tell nothing by their extremes, and would only make the footer big.
-    for name in [column::MESSAGE, column::SHAPE, column::RAW, column::OVERFLOW] {
-        properties = properties.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::None);
-    }
-    properties.build()
-}
-
 fn detail(records: &RecordBatch) -> Detail {
     let fields = schema::fields_of(records).into_iter().map(SegmentField::from).collect();
     let distinct = |at: usize| {
@@ -285,7 +260,7 @@ fn detail(records: &RecordBatch) -> Detail {
         values.into_iter().map(|value| value.map(str::to_owned)).collect::<Vec<_>>()
     };
     let services = Some(distinct(2)).filter(|services| services.len() <= SERVICES_LISTED_MAX);
-    Detail { fields, levels: distinct(1), services }
+    Detail { fields, levels: distinct(1), services, ..Detail::default() }
 }
 
 fn bounds(values: impl Iterator<Item = i64>) -> (i64, i64) {
@@ -298,24 +273,6 @@ fn day_text(day: i64) -> String {
         .ok()
         .and_then(|days| jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().try_days(days).ok()?).ok());
     date.map_or_else(|| format!("day-{day}"), |date| date.to_string())
-}
-
-/// Makes a directory and those above it, and makes their names durable.
-fn create_dir_synced(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    // Only when somebody removed the data directory under a running store; the flush fails and says so.
-    let parent = dir.parent().ok_or(io::ErrorKind::NotFound)?;
-    create_dir_synced(parent)?;
-    match fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => sync_dir(parent),
-    }
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]
