@@ -125,6 +125,7 @@ impl Wal {
     /// **Errors**: [`Error::Full`] leaves the log usable; [`Error::Broken`] is final.
     pub fn sync(&mut self) -> Result<(), Error> {
         if self.broken {
+            self.pending.clear();
             let source = io::Error::other("an earlier write failed");
             return Err(Error::Broken { path: self.path.clone(), source });
         }
@@ -182,6 +183,12 @@ impl Wal {
         }
         Ok(())
     }
+}
+
+/// What the files of the log take of the disk; 0 where they can't be looked at.
+pub fn disk_bytes(dir: &Path) -> u64 {
+    let files = list_files(dir).unwrap_or_default();
+    files.iter().filter_map(|(_, path)| fs::metadata(path).ok()).map(|found| found.len()).sum()
 }
 
 /// Reads every whole frame from `low_water` on, oldest first, and says what could not be read. A damaged frame ends its

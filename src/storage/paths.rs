@@ -37,5 +37,8 @@ pub fn segment(tenant: &Tenant, day: &str, class: &str, id: i64) -> String {
 /// How a segment's name ends.
 pub const SEGMENT_SUFFIX: &str = ".parquet";
 
+/// How the name of the index beside a segment ends: the segment's name with this in place of [`SEGMENT_SUFFIX`].
+pub const INDEX_SUFFIX: &str = ".index";
+
 /// How the name of a file that is being written ends; such a file found at start is garbage.
 pub const UNFINISHED_SUFFIX: &str = ".unfinished";

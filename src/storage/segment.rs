@@ -9,11 +9,13 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Field, Schema, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampNanosecondType};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -21,8 +23,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::buffer::Buffered;
-use super::catalog::{Detail, Segment, SegmentField};
-use super::retention::Class;
+use super::catalog::{Detail, History, Segment, SegmentField};
+use super::retention::{Class, Rules};
 use super::{paths, schema};
 use crate::record::{Tenant, batch, column};
 
@@ -38,6 +40,8 @@ const ROW_GROUP_ROWS_MIN: usize = 8_192;
 const PAGE_ROWS_MAX: usize = 2_048;
 /// A segment's services are listed in the catalog up to this many.
 const SERVICES_LISTED_MAX: usize = 256;
+/// Records that a merge reads at once.
+const READ_ROWS_MAX: usize = 65_536;
 
 /// What writing a segment can answer instead of a file.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +62,28 @@ pub enum Error {
         /// What the encoder said.
         source: ParquetError,
     },
+    /// An input of a merge can't be read.
+    #[error("can't read the segment '{path}': {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        source: ParquetError,
+    },
+    /// A merge gave another number of records than it read.
+    #[error("a merge of {before} records gave {after}")]
+    Miscounted {
+        /// Records of the inputs.
+        before: u64,
+        /// Records of what was written.
+        after: u64,
+    },
+    /// A fault of our own, in a merge.
+    #[error("a merge panicked; the log has the cause")]
+    Panicked,
+    /// A merge was told to stop.
+    #[error("the merge was stopped")]
+    Stopped,
     /// Arrow refused.
     #[error("can't sort records into segments: {0}")]
     Sort(#[from] batch::Error),
@@ -73,7 +99,8 @@ impl From<arrow::error::ArrowError> for Error {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     day: i64,
-    class: Class,
+    /// Place of the class among those that are written.
+    class: u32,
     window: i64,
     level: u8,
     service: u32,
@@ -89,21 +116,79 @@ pub fn write(
     root: &Path,
     tenant: &Tenant,
     buffer: &[Arc<Buffered>],
+    rules: &Rules,
     columns_max: usize,
     next_id: &mut i64,
 ) -> Result<Vec<Segment>, Error> {
-    let places = sorted_places(buffer);
+    let places = sorted_places(buffer, |level, service| rules.place_of(tenant, level, service) as u32);
+    let class = |place: u32| rules.class(place as usize).clone();
+    write_runs(root, tenant, buffer, &places, class, columns_max, next_id)
+}
+
+/// Writes the records of segments of one tenant, day and class into fewer; the inputs stay as they are.
+///
+/// **Errors**: [`Error::Read`] when an input is damaged, [`Error::Stopped`] soon after `stop` was set.
+pub fn merge(
+    root: &Path,
+    tenant: &Tenant,
+    inputs: &[Arc<Segment>],
+    columns_max: usize,
+    next_id: &mut i64,
+    stop: &AtomicBool,
+) -> Result<Vec<Segment>, Error> {
+    let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+    let alike = |input: &&Arc<Segment>| (&input.tenant, &input.day, &input.class) == (tenant, &first.day, &first.class);
+    assert!(inputs.iter().all(|input| alike(&input)), "a merge never crosses tenant, day or class");
+    let mut buffer = Vec::new();
+    for input in inputs {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        read(&root.join(&input.path), &mut buffer)?;
+    }
+    let places = sorted_places(&buffer, |_, _| 0);
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Stopped);
+    }
+    write_runs(root, tenant, &buffer, &places, |_| first.class.clone(), columns_max, next_id)
+}
+
+/// Reads a segment's records as they would lie in the buffer, but in the segment's order.
+fn read(path: &Path, buffer: &mut Vec<Arc<Buffered>>) -> Result<(), Error> {
+    let failed = |source: ParquetError| Error::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(|error| failed(ParquetError::External(Box::new(error))))?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+    for batch in reader.with_batch_size(READ_ROWS_MAX).build().map_err(failed)? {
+        let mut batch = batch.map_err(|error| failed(error.into()))?;
+        let at = batch.schema().index_of(column::SEQ).map_err(|error| failed(error.into()))?;
+        let seq = batch.remove_column(at).as_primitive::<Int64Type>().clone();
+        buffer.push(Arc::new(Buffered::with_seq(batch, seq)));
+    }
+    Ok(())
+}
+
+fn write_runs(
+    root: &Path,
+    tenant: &Tenant,
+    buffer: &[Arc<Buffered>],
+    places: &[Place],
+    class: impl Fn(u32) -> Class,
+    columns_max: usize,
+    next_id: &mut i64,
+) -> Result<Vec<Segment>, Error> {
     let mut segments = Vec::new();
     for run in places.chunk_by(|a, b| (a.day, a.class) == (b.day, b.class)) {
         let id = *next_id;
         *next_id += 1;
-        segments.push(write_one(root, tenant, buffer, run, columns_max, id)?);
+        segments.push(write_one(root, tenant, buffer, run, class(run[0].class), columns_max, id)?);
     }
     Ok(segments)
 }
 
-fn sorted_places(buffer: &[Arc<Buffered>]) -> Vec<Place> {
+fn sorted_places(buffer: &[Arc<Buffered>], class_of: impl Fn(Option<&str>, Option<&str>) -> u32) -> Vec<Place> {
     let services = service_ranks(buffer);
+    // Rules are asked once for each service and level.
+    let mut classes: Vec<[Option<u32>; LEVEL_RANKS]> = vec![[None; LEVEL_RANKS]; services.len() + 1];
     let mut places = Vec::with_capacity(buffer.iter().map(|buffered| buffered.rows()).sum());
     for (batch, buffered) in buffer.iter().enumerate() {
         let timestamps = buffered.batch.column(0).as_primitive::<TimestampNanosecondType>().values();
@@ -111,14 +196,15 @@ fn sorted_places(buffer: &[Arc<Buffered>]) -> Vec<Place> {
         let names = buffered.batch.column(2).as_string::<i32>();
         for row in 0..buffered.rows() {
             let level = levels.is_valid(row).then(|| levels.value(row));
-            let service = names.is_valid(row).then(|| names.value(row));
-            let timestamp = timestamps[row];
+            let name = names.is_valid(row).then(|| names.value(row));
+            let (service, timestamp) = (name.map_or(0, |name| services[name]), timestamps[row]);
+            let known = &mut classes[service as usize][usize::from(level_rank(level))];
             places.push(Place {
                 day: timestamp.div_euclid(NS_PER_DAY),
-                class: Class::of_level(level),
+                class: *known.get_or_insert_with(|| class_of(level, name)),
                 window: timestamp.div_euclid(NS_PER_WINDOW),
                 level: level_rank(level),
-                service: service.map_or(0, |name| services[name]),
+                service,
                 timestamp,
                 seq: buffered.seq.value(row),
                 batch: batch as u32,
@@ -135,6 +221,8 @@ fn service_ranks(buffer: &[Arc<Buffered>]) -> HashMap<&str, u32> {
         buffer.iter().flat_map(|buffered| buffered.batch.column(2).as_string::<i32>().iter().flatten()).collect();
     names.into_iter().zip(1..).collect()
 }
+
+const LEVEL_RANKS: usize = 8;
 
 fn level_rank(level: Option<&str>) -> u8 {
     match level {
@@ -154,11 +242,11 @@ fn write_one(
     tenant: &Tenant,
     buffer: &[Arc<Buffered>],
     run: &[Place],
+    class: Class,
     columns_max: usize,
     id: i64,
 ) -> Result<Segment, Error> {
     let records = gather(buffer, run, columns_max)?;
-    let class = run[0].class;
     let day = day_text(run[0].day);
     let path = paths::segment(tenant, &day, class.as_str(), id);
     let bytes = write_file(&root.join(&path), &records, run)?;
@@ -179,6 +267,7 @@ fn write_one(
         min_seq,
         max_seq,
         detail,
+        history: History::default(),
     })
 }
 
@@ -323,8 +412,7 @@ mod tests {
     use super::*;
 
     fn place(window: i64) -> Place {
-        let class = Class::Info;
-        Place { day: 0, class, window, level: 0, service: 0, timestamp: 0, seq: 0, batch: 0, row: 0 }
+        Place { day: 0, class: 0, window, level: 0, service: 0, timestamp: 0, seq: 0, batch: 0, row: 0 }
     }
 
     #[test]
