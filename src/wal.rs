@@ -301,6 +301,25 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_log_refuses_everything_and_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wal = Wal::open(dir.path(), 0).unwrap();
+        wal.append(0, 2, &[b"first"]);
+        wal.sync().unwrap();
+        // A device that is always full, and that can't be cut back either.
+        wal.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        for first_seq in [2, 4] {
+            wal.append(first_seq, 2, &[b"never"]);
+            assert!(matches!(wal.sync(), Err(Error::Broken { .. })));
+            assert_eq!(wal.pending_bytes(), 0);
+        }
+        wal.rotate(2).unwrap();
+        wal.append(2, 2, &[b"never"]);
+        assert!(matches!(wal.sync(), Err(Error::Broken { .. })), "a new file does not make it well");
+        assert_eq!(read_all(dir.path(), 0).0, vec![frame(0, b"first")]);
+    }
+
+    #[test]
     fn a_log_cut_at_any_byte_gives_back_the_whole_frames_before_the_cut() {
         let dir = tempfile::tempdir().unwrap();
         let mut wal = Wal::open(dir.path(), 0).unwrap();

@@ -72,15 +72,17 @@ pub fn plan<'a>(
     let mut merges = Vec::new();
     for (_, mut small) in groups {
         small.sort_by_key(|segment| (segment.min_ts, segment.id));
-        for run in runs(&small, limits) {
-            let inputs = match eagerness {
-                Eagerness::Due => affordable(run),
-                Eagerness::Forced => run.to_vec(),
-            };
-            if inputs.len() >= 2 && (eagerness == Eagerness::Forced || is_due(&inputs, now_ns, limits)) {
-                merges.push(Merge { inputs: inputs.into_iter().cloned().collect() });
-            }
-        }
+        let runs = runs(&small, limits);
+        let chosen: Vec<Vec<&Arc<Segment>>> = match eagerness {
+            Eagerness::Due => runs.into_iter().map(affordable).collect(),
+            Eagerness::Forced => runs.into_iter().map(<[_]>::to_vec).collect(),
+        };
+        let dear = small.len() - chosen.iter().map(Vec::len).sum::<usize>();
+        let is_worth = |inputs: &Vec<&Arc<Segment>>| {
+            inputs.len() >= 2 && (eagerness == Eagerness::Forced || is_due(inputs, dear, now_ns, limits))
+        };
+        let inputs = chosen.into_iter().filter(is_worth);
+        merges.extend(inputs.map(|inputs| Merge { inputs: inputs.into_iter().cloned().collect() }));
     }
     merges.sort_by_key(|merge| std::cmp::Reverse(merge.inputs.len()));
     merges
@@ -105,11 +107,14 @@ fn runs<'a, 'b>(small: &'a [&'b Arc<Segment>], limits: &Limits) -> Vec<&'a [&'b 
     runs
 }
 
-fn is_due(inputs: &[&Arc<Segment>], now_ns: i64, limits: &Limits) -> bool {
+/// `dear` others of the group can't be merged now. The more of them there are, the more inputs a merge must have: else
+/// every pause would leave another pair behind.
+fn is_due(inputs: &[&Arc<Segment>], dear: usize, now_ns: i64, limits: &Limits) -> bool {
     let bytes: u64 = inputs.iter().map(|segment| segment.bytes).sum();
     let newest_ns = inputs.iter().map(|segment| segment.history.flushed_ns).max().unwrap_or(0);
     let quiet_ns = i64::try_from(limits.quiet.as_nanos()).unwrap_or(i64::MAX);
-    bytes >= limits.target_bytes || inputs.len() >= SMALL_COUNT_MAX || newest_ns.saturating_add(quiet_ns) <= now_ns
+    let is_quiet = newest_ns.saturating_add(quiet_ns) <= now_ns;
+    bytes >= limits.target_bytes || inputs.len() >= SMALL_COUNT_MAX || (is_quiet && inputs.len() >= dear / 2)
 }
 
 /// The run without those inputs for which so much was written already that their merge would be too dear.
@@ -243,7 +248,6 @@ mod tests {
         for (bytes, quiet_between) in [(MIB / 16, false), (MIB, false), (5 * MIB, false), (MIB / 16, true), (MIB, true)]
         {
             let (amplification, left) = written_and_left(1_440, bytes, quiet_between);
-            println!("{bytes} {quiet_between}: {amplification} {left}");
             assert!(amplification < 3.0, "{bytes} {quiet_between}: {amplification}");
             assert!(left < 1_440 / 8, "{bytes} {quiet_between}: {left} segments are left");
         }

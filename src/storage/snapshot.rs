@@ -52,10 +52,19 @@ impl Snapshot {
         self.segments.push(Arc::new(segment));
     }
 
-    /// Takes segments out. The fields known stay as they are.
-    pub(super) fn remove_segments(&mut self, gone: impl Fn(&Segment) -> bool) {
+    /// Takes segments out. Fields that were only in them stay known until there is little room for further ones.
+    pub(super) fn remove_segments(&mut self, gone: impl Fn(&Segment) -> bool, fields_max: usize) {
         self.segments.retain(|segment| !gone(segment));
         self.quarantined.retain(|segment| !gone(segment));
+        if self.fields.len() > fields_max / 2 {
+            self.fields = Arc::default();
+            for segment in self.segments.clone() {
+                self.learn(segment.detail.fields.iter().map(|field| (field.name.clone(), field.info())), fields_max);
+            }
+            for buffered in self.buffer.clone() {
+                self.learn(buffered.fields(), fields_max);
+            }
+        }
     }
 
     /// All segments that have files, the quarantined ones among them.

@@ -73,10 +73,10 @@ impl Upkeep {
         }
     }
 
-    /// How long nothing becomes due by itself.
-    pub(super) fn wait_max(&self) -> Duration {
+    /// How long nothing becomes due by itself; the end of a flush or a merge comes as a request.
+    pub(super) fn wait_max(&self, flush_runs: bool) -> Duration {
         let mut at = self.round_at;
-        if self.merge.is_none() {
+        if self.merge.is_none() && !flush_runs {
             at = at.min(self.plan_at);
         }
         if !self.graveyard.is_empty() || !self.left_dirs.is_empty() {
@@ -179,16 +179,28 @@ impl Writer {
 
     fn start_merge(&mut self, merge: Merge) {
         let inputs = merge.inputs;
+        let root = paths::segments_dir(&self.options.data_dir);
+        if !has_room(&root, inputs.iter().map(|input| input.bytes).sum::<u64>() + self.options.flush_bytes_max as u64) {
+            let source = io::ErrorKind::StorageFull.into();
+            return self.merge_failed(&inputs, segment::Error::Io { path: root, source }.into());
+        }
         let first_id = self.next_segment;
         self.next_segment += inputs.len() as i64;
         let stop = Arc::new(AtomicBool::new(false));
         let (job, stopped, columns_max) = (inputs.clone(), stop.clone(), self.options.columns_max);
-        let (requests, root) = (self.requests.clone(), paths::segments_dir(&self.options.data_dir));
+        let requests = self.requests.clone();
         let work = move || {
-            let (mut next_id, tenant) = (first_id, job[0].tenant.clone());
-            let merge = || segment::merge(&root, &tenant, &job, columns_max, &mut next_id, &stopped);
+            let ids = first_id..first_id + job.len() as i64;
+            let merge = || {
+                let mut next_id = ids.start;
+                let written = segment::merge(&root, &job[0].tenant, &job, columns_max, &mut next_id, &stopped);
+                assert!(next_id <= ids.end, "a merge writes no more segments than it reads");
+                written
+            };
             let outcome = catch_unwind(AssertUnwindSafe(merge)).unwrap_or(Err(segment::Error::Panicked));
-            assert!(next_id - first_id <= job.len() as i64, "a merge writes no more segments than it reads");
+            if outcome.is_err() {
+                remove_unfinished(&root, &job[0], ids);
+            }
             drop(job);
             if let Some(requests) = requests.upgrade() {
                 // Nobody listens when the store closes; the files are swept at the next start.
@@ -238,6 +250,10 @@ impl Writer {
             return self.merge_failed(inputs, segment::Error::Miscounted { before, after }.into());
         }
         let ids: Vec<i64> = inputs.iter().map(|segment| segment.id).collect();
+        if !self.are_live(inputs) {
+            tracing::debug!("an input of a merge expired or was quarantined meanwhile; its result is thrown away");
+            return self.discard(added);
+        }
         match runtime.block_on(self.catalog.replace(&ids, &added, self.next_segment)) {
             Ok(()) => {
                 self.upkeep.held.retain(|id, _| !ids.contains(id));
@@ -252,13 +268,23 @@ impl Writer {
                 tracing::debug!(merged, written, records = after, bytes, elapsed = ?started.elapsed(), "compacted");
                 self.show_replaced(inputs, added);
             }
-            Err(catalog::Error::Gone { .. }) => {
-                tracing::debug!("an input of a merge expired meanwhile; its result is thrown away");
+            Err(error @ catalog::Error::Gone { .. }) => {
                 self.discard(added);
+                self.merge_failed(inputs, error.into());
             }
             // Whether it was committed is not known, so what was written stays until the next start.
             Err(error) => self.merge_failed(inputs, error.into()),
         }
+    }
+
+    /// Whether all of them are still read by new queries.
+    fn are_live(&self, segments: &[Arc<Segment>]) -> bool {
+        let view = self.shared.view.load();
+        let live = |wanted: &Arc<Segment>| {
+            let snapshot = view.tenants.get(&wanted.tenant);
+            snapshot.is_some_and(|snapshot| snapshot.segments.iter().any(|segment| segment.id == wanted.id))
+        };
+        segments.iter().all(live)
     }
 
     fn merge_failed(&mut self, inputs: &[Arc<Segment>], error: Error) {
@@ -378,7 +404,8 @@ impl Writer {
         let mut view = View::clone(&self.shared.view.load());
         for snapshot in view.tenants.values_mut() {
             if snapshot.all_segments().any(|segment| removed.contains(&segment.id)) {
-                Arc::make_mut(snapshot).remove_segments(|segment| removed.contains(&segment.id));
+                Arc::make_mut(snapshot)
+                    .remove_segments(|segment| removed.contains(&segment.id), self.options.fields_max);
             }
         }
         for segment in added {
@@ -434,6 +461,21 @@ fn inherit(inputs: &[Arc<Segment>], added: &mut [Segment]) {
             quarantined: None,
         };
     }
+}
+
+/// What a merge that failed may have written.
+fn remove_unfinished(root: &Path, input: &Segment, ids: std::ops::Range<i64>) {
+    for id in ids {
+        let path = root.join(paths::segment(&input.tenant, &input.day, input.class.as_str(), id));
+        let unfinished = path.with_extension(&paths::UNFINISHED_SUFFIX[1..]);
+        // What can't be removed now is swept at the next start.
+        let _ = remove_files(&path).and_then(|()| remove_files(&unfinished));
+    }
+}
+
+/// Whether the file system has so much left; where it does not say, the write will.
+fn has_room(dir: &Path, bytes: u64) -> bool {
+    rustix::fs::statvfs(dir).map_or(true, |found| found.f_bavail.saturating_mul(found.f_frsize) >= bytes)
 }
 
 /// Unlinks a segment's file and what stands beside it; what is not there is fine.

@@ -262,7 +262,8 @@ impl Writer {
 
     /// How long nothing can become due by itself.
     fn wait_max(&self) -> Duration {
-        self.wait_for_flush().min(self.upkeep.wait_max())
+        let flush = self.wait_for_flush();
+        if self.closing { flush } else { flush.min(self.upkeep.wait_max(self.flush_runs())) }
     }
 
     pub(super) fn flush_runs(&self) -> bool {
