@@ -112,6 +112,7 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
 fn load(flags: &config::Flags) -> Result<Config, Failure> {
     let config = Config::load(flags, |name| std::env::var(name).ok())?;
     telemetry::check(&config.log)?;
+    server::check(&config)?;
     Ok(config)
 }
 

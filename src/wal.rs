@@ -125,6 +125,7 @@ impl Wal {
     /// **Errors**: [`Error::Full`] leaves the log usable; [`Error::Broken`] is final.
     pub fn sync(&mut self) -> Result<(), Error> {
         if self.broken {
+            self.pending.clear();
             let source = io::Error::other("an earlier write failed");
             return Err(Error::Broken { path: self.path.clone(), source });
         }
@@ -182,6 +183,12 @@ impl Wal {
         }
         Ok(())
     }
+}
+
+/// What the files of the log take of the disk; 0 where they can't be looked at.
+pub fn disk_bytes(dir: &Path) -> u64 {
+    let files = list_files(dir).unwrap_or_default();
+    files.iter().filter_map(|(_, path)| fs::metadata(path).ok()).map(|found| found.len()).sum()
 }
 
 /// Reads every whole frame from `low_water` on, oldest first, and says what could not be read. A damaged frame ends its
@@ -291,6 +298,25 @@ mod tests {
         assert_eq!(list_files(dir.path()).unwrap().len(), 2);
         wal.remove_before(4).unwrap();
         assert_eq!(read_all(dir.path(), 0), (all[2..].to_vec(), vec![]));
+    }
+
+    #[test]
+    fn a_broken_log_refuses_everything_and_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wal = Wal::open(dir.path(), 0).unwrap();
+        wal.append(0, 2, &[b"first"]);
+        wal.sync().unwrap();
+        // A device that is always full, and that can't be cut back either.
+        wal.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        for first_seq in [2, 4] {
+            wal.append(first_seq, 2, &[b"never"]);
+            assert!(matches!(wal.sync(), Err(Error::Broken { .. })));
+            assert_eq!(wal.pending_bytes(), 0);
+        }
+        wal.rotate(2).unwrap();
+        wal.append(2, 2, &[b"never"]);
+        assert!(matches!(wal.sync(), Err(Error::Broken { .. })), "a new file does not make it well");
+        assert_eq!(read_all(dir.path(), 0).0, vec![frame(0, b"first")]);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
+    /// `[[retention]]`
+    pub retention: Vec<Retention>,
     /// `[server]`
     pub server: Server,
     /// `[ingest]`
@@ -134,6 +136,43 @@ pub struct Storage {
     pub columns_max: usize,
     /// Field names known to a tenant.
     pub fields_max: usize,
+    /// Segments to which nothing was added for so long are merged.
+    #[serde(with = "duration")]
+    pub compact_after: Duration,
+    /// Segments of this size are not merged any more.
+    #[serde(with = "size")]
+    pub compact_target_bytes: usize,
+    /// Input of one merge.
+    #[serde(with = "size")]
+    pub merge_bytes_max: usize,
+    /// Segments and write-ahead log together; 0: no limit.
+    #[serde(with = "size")]
+    pub disk_bytes_max: usize,
+    /// Which segments go first when they pass it.
+    pub quota_order: QuotaOrder,
+}
+
+/// Which segments go first when the disk quota is passed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuotaOrder {
+    /// Those with the oldest records.
+    #[default]
+    Oldest,
+    /// Those that are kept the shortest.
+    ShortestKeptFirst,
+}
+
+/// `[[retention]]`: what is kept for how long. The match is text here; `storage` reads it.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table with match and keep; in the config file [[retention]] starts one")]
+pub struct Retention {
+    /// Which records.
+    #[serde(default)]
+    pub r#match: String,
+    /// How long; `None`: for ever.
+    #[serde(with = "keep")]
+    pub keep: Option<Duration>,
 }
 
 /// `[query]`
@@ -248,6 +287,34 @@ pub(super) mod size {
         match fitting {
             Some((unit, factor)) => format!("{}{unit}", bytes as u64 / factor),
             None => format!("{bytes}B"),
+        }
+    }
+}
+
+/// How long to keep: a duration or `"forever"`.
+mod keep {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::duration;
+
+    const FOREVER: &str = "forever";
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.trim() == FOREVER {
+            return Ok(None);
+        }
+        let wrong =
+            || D::Error::custom(format!("'{text}' is not a duration such as \"3d\" or \"12h\", nor \"forever\""));
+        duration::parse(&text).map(Some).ok_or_else(wrong)
+    }
+
+    pub fn serialize<S: Serializer>(keep: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        match keep {
+            Some(keep) => to.serialize_str(&duration::print(*keep)),
+            None => to.serialize_str(FOREVER),
         }
     }
 }

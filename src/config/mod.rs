@@ -12,7 +12,7 @@ use toml::{Table, Value};
 
 mod file;
 
-pub use file::{Auth, File, Ingest, Log, LogFormat, Query, Server, Storage};
+pub use file::{Auth, File, Ingest, Log, LogFormat, Query, QuotaOrder, Retention, Server, Storage};
 
 /// The documented defaults, as a file that can be edited.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -91,6 +91,8 @@ pub struct Config {
     pub ingest: Ingest,
     /// Where and when to keep.
     pub storage: Storage,
+    /// What is kept for how long; the matches are not read yet.
+    pub retention: Vec<Retention>,
     /// Limits of queries; `threads` is at least 1.
     pub query: Query,
     /// Own logs.
@@ -125,6 +127,7 @@ impl Config {
         server.auth.tokens.iter_mut().for_each(|token| *token = "***".to_owned());
         server.auth.users.values_mut().for_each(|password| *password = "***".to_owned());
         let file = File {
+            retention: self.retention.clone(),
             server,
             ingest: self.ingest.clone(),
             storage: self.storage.clone(),
@@ -282,6 +285,8 @@ fn validate(mut typed: File) -> Result<Config, Error> {
         ("ingest.batch_bytes_max", typed.ingest.batch_bytes_max),
         ("storage.flush_bytes_max", typed.storage.flush_bytes_max),
         ("storage.columns_max", typed.storage.columns_max),
+        ("storage.compact_target_bytes", typed.storage.compact_target_bytes),
+        ("storage.merge_bytes_max", typed.storage.merge_bytes_max),
         ("storage.fields_max", typed.storage.fields_max),
         ("query.memory_bytes_max", typed.query.memory_bytes_max),
         ("query.rows_max", typed.query.rows_max),
@@ -315,8 +320,8 @@ fn validate(mut typed: File) -> Result<Config, Error> {
     if typed.query.threads == 0 {
         typed.query.threads = std::thread::available_parallelism().map_or(1, usize::from);
     }
-    let File { server, ingest, storage, query, log } = typed;
-    Ok(Config { server, ingest, storage, query, log })
+    let File { retention, server, ingest, storage, query, log } = typed;
+    Ok(Config { server, ingest, storage, retention, query, log })
 }
 
 fn setting(setting: &'static str, message: impl fmt::Display) -> Error {
@@ -385,8 +390,9 @@ mod tests {
             table
                 .iter()
                 .flat_map(|(section, inner)| {
-                    let inner = inner.as_table().unwrap();
-                    inner.keys().map(move |key| format!("{section}.{key}")).collect::<Vec<_>>()
+                    let none = Table::new();
+                    let inner = inner.as_table().unwrap_or(&none).clone();
+                    inner.keys().map(|key| format!("{section}.{key}")).collect::<Vec<_>>()
                 })
                 .collect()
         };
@@ -447,6 +453,10 @@ mod tests {
             ("[server\n", ":1: "),
             ("[server]\nhttp = \"nowhere\"\n", "setting 'server.http': 'nowhere' is not an address"),
             ("[server]\ngrpc = \"127.0.0.1:3100\"\n", "setting 'server.grpc': '127.0.0.1:3100' is also server.http"),
+            ("[[retention]]\nmatch = ''\nkeep = \"soon\"\n", ":3: 'soon' is not a duration such as"),
+            ("[[retention]]\nmatsch = ''\nkeep = \"3d\"\n", ":2: unknown setting 'matsch'; did you mean 'match'?"),
+            ("[[retention]]\nmatch = ''\n", ":1: missing field 'keep'"),
+            ("[storage]\nquota_order = \"newest\"\n", ":2: unknown variant 'newest'"),
             ("[query]\nrows_max = 0\n", "setting 'query.rows_max': must be more than 0"),
             ("[storage]\nbuffer_bytes_max = 1\n", "setting 'storage.buffer_bytes_max': must be at least"),
             ("[server.auth]\ntokens = [\"a b\"]\n", "setting 'server.auth.tokens'"),
@@ -457,6 +467,19 @@ mod tests {
             let error = load_text(text).expect_err(text).to_string();
             assert!(error.contains(expected), "{text:?} gave: {error}");
         }
+    }
+
+    #[test]
+    fn rules_of_retention_are_read_in_order() {
+        let text = "[[retention]]\nmatch = 'level = \"debug\"'\nkeep = \"3d\"\n[[retention]]\nkeep = \"forever\"\n";
+        let config = load_text(text).unwrap();
+        let rule = |text: &str, keep| Retention { r#match: text.to_owned(), keep };
+        let three_days = Duration::from_secs(3 * 86_400);
+        assert_eq!(config.retention, [rule("level = \"debug\"", Some(three_days)), rule("", None)]);
+        assert_eq!(load_text(&config.to_toml()).unwrap(), config);
+        let flags = Flags { set: vec!["retention=3d".to_owned()], ..Flags::default() };
+        let error = Config::load(&flags, nothing).unwrap_err().to_string();
+        assert!(error.contains("[[retention]]"), "{error}");
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Engine {
         let fields = field_names(&snapshot);
         let read = plan::read(&request.sql, &fields)?;
         let columns = if read.about_schema { Columns::All } else { Columns::Named(&read.names, read.wildcard) };
-        let table = LogsTable::new(self.store.clone(), snapshot, &columns, request.range);
+        let table = LogsTable::new(self.store.clone(), snapshot.clone(), &columns, request.range);
         let counts = table.counts();
         let state = self.state_with(table);
 
@@ -122,6 +122,7 @@ impl Engine {
         let logical = limited(logical, request.limit).map_err(|error| wrong(&error))?;
         let physical = state.create_physical_plan(&logical).await.map_err(|error| wrong(&error))?;
         Ok(Prepared {
+            _snapshot: snapshot,
             schema: output::plain_schema(physical.schema().as_ref()),
             physical,
             context: state.task_ctx(),
@@ -306,6 +307,8 @@ fn type_word(kind: FieldType) -> &'static str {
 
 /// A planned query.
 pub struct Prepared {
+    /// Held so that the files of its segments stay until the query has ended.
+    _snapshot: Arc<Snapshot>,
     schema: SchemaRef,
     physical: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,

@@ -190,6 +190,13 @@ impl TableProvider for LogsTable {
         let mut segments: Vec<Arc<Segment>> =
             self.snapshot.segments.iter().filter(|segment| bounds.may_match_segment(segment)).cloned().collect();
         self.counts.begin(segments.len(), known - segments.len());
+        for segment in self.snapshot.quarantined.iter().filter(|segment| bounds.may_match_segment(segment)) {
+            let reason = segment.history.quarantined.as_deref().unwrap_or("unknown");
+            self.counts.note(format!(
+                "segment {} is quarantined, so {} records may be missing: {reason}",
+                segment.path, segment.records
+            ));
+        }
         segments.sort_by_key(|segment| std::cmp::Reverse(segment.max_ts));
         let buffer = self.snapshot.buffer.iter().rev().filter(|batch| bounds.may_match_batch(batch)).cloned().collect();
         let stages = Stages::plan(self, state, &output, &filters)?;

@@ -18,7 +18,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug, error, warn};
 
 use super::status::{Error, Style, render};
-use super::{App, ingest, query_routes};
+use super::{App, admin, ingest, query_routes};
 
 /// What stands at `/`.
 const INDEX: &str = "\
@@ -32,6 +32,8 @@ Quiver, a log store for Grafana
                                     application/vnd.apache.arrow.stream
   GET  /api/v1/fields               names and types of the fields; ?from= &to=
   GET  /api/v1/fields/{name}/values values of a field; ?from= &to= &filter= &contains= &limit=
+  POST /api/v1/admin/flush          writes what is in memory to segments
+  POST /api/v1/admin/compact        flushes, and merges small segments to the end
   GET  /ready                       200 when requests are served
   GET  /metrics                     Prometheus metrics
 
@@ -39,13 +41,15 @@ Times are RFC 3339, digits since the epoch (s, ms, us, ns), or a duration before
 The tenant is named by the header X-Scope-OrgID. The gRPC port speaks OTLP and Arrow Flight SQL.
 ";
 
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 10] = [
     "/loki/api/v1/push",
     "/v1/logs",
     "/api/v1/ingest",
     "/api/v1/sql",
     "/api/v1/fields",
     "/api/v1/fields/{name}/values",
+    "/api/v1/admin/flush",
+    "/api/v1/admin/compact",
     "/ready",
     "/metrics",
 ];
@@ -73,6 +77,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/api/v1/sql", post(query_routes::sql))
         .route("/api/v1/fields", get(query_routes::fields))
         .route("/api/v1/fields/{name}/values", get(query_routes::field_values))
+        .route("/api/v1/admin/flush", post(admin::flush))
+        .route("/api/v1/admin/compact", post(admin::compact))
         .route("/metrics", get(metrics))
         .route_layer(from_fn_with_state(app.clone(), admit));
     Router::new()
@@ -124,7 +130,8 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
-    app.parts().map(|_| "ready\n")
+    app.parts()?.store.health()?;
+    Ok("ready\n")
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Error> {
@@ -188,8 +195,14 @@ mod tests {
     async fn before_recovery_everything_but_the_index_says_so() {
         assert_eq!(ask(app(&[]), "GET", "/", "").await.0, StatusCode::OK);
         assert_eq!(ask(app(&[]), "GET", "/metrics", "").await.0, StatusCode::OK);
-        let cases =
-            [("GET", "/ready"), ("POST", "/loki/api/v1/push"), ("POST", "/api/v1/sql"), ("GET", "/api/v1/fields")];
+        let cases = [
+            ("GET", "/ready"),
+            ("POST", "/api/v1/admin/flush"),
+            ("POST", "/api/v1/admin/compact"),
+            ("POST", "/loki/api/v1/push"),
+            ("POST", "/api/v1/sql"),
+            ("GET", "/api/v1/fields"),
+        ];
         for (method, path) in cases {
             let (status, body) = ask(app(&[]), method, path, "").await;
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");

@@ -27,9 +27,11 @@ use crate::config::{self, Config};
 use crate::decode;
 use crate::query::{self, Engine};
 use crate::record::Tenant;
-use crate::storage::{self, Store};
+use crate::storage::retention::Rules;
+use crate::storage::{self, Store, compact, quota};
 use crate::telemetry::{Metrics, Sampler};
 
+mod admin;
 mod answer;
 mod auth;
 mod body;
@@ -185,6 +187,7 @@ pub struct Server {
 impl Server {
     /// Opens both ports; they answer 503 until [`Server::open`]. **Errors**: [`Error::Bind`].
     pub async fn bind(config: Config, clock: Clock) -> Result<Server, Error> {
+        check(&config)?;
         let http_listener = listen("--http", &config.server.http).await?;
         let grpc_listener = listen("--grpc", &config.server.grpc).await?;
         let unbound = |source| Error::Internal(format!("a listener has no address: {source}"));
@@ -207,7 +210,7 @@ impl Server {
 
     /// Opens the store, recovering what the last run left; from then on requests are served.
     pub async fn open(&mut self) -> Result<(), Error> {
-        let store = Store::open(storage_options(&self.config.storage), self.app.clock.clone()).await?;
+        let store = Store::open(storage_options(&self.config)?, self.app.clock.clone()).await?;
         let engine = Engine::new(store.clone(), query_options(&self.config.query))?;
         {
             let mut registry = self.app.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -247,8 +250,16 @@ async fn listen(flag: &'static str, address: &str) -> Result<TcpListener, Error>
     bound.map_err(|source| Error::Bind { flag, address: address.to_owned(), source })
 }
 
-fn storage_options(settings: &config::Storage) -> storage::Options {
-    storage::Options {
+/// Checks what `config` takes as text: the rules of retention.
+pub fn check(config: &Config) -> Result<(), Error> {
+    storage_options(config).map(drop)
+}
+
+fn storage_options(config: &Config) -> Result<storage::Options, Error> {
+    let settings = &config.storage;
+    let rules = Rules::new(config.retention.iter().map(|rule| (rule.r#match.as_str(), rule.keep)));
+    let rules = rules.map_err(|error| Error::Invalid(error.to_string()))?;
+    Ok(storage::Options {
         data_dir: settings.data_dir.clone(),
         flush_bytes_max: settings.flush_bytes_max,
         flush_age_max: settings.flush_age_max,
@@ -256,7 +267,19 @@ fn storage_options(settings: &config::Storage) -> storage::Options {
         open_bytes_max: settings.open_bytes_max,
         columns_max: settings.columns_max,
         fields_max: settings.fields_max,
-    }
+        rules: Arc::new(rules),
+        merge_limits: compact::Limits {
+            target_bytes: settings.compact_target_bytes as u64,
+            merge_bytes_max: settings.merge_bytes_max as u64,
+            quiet: settings.compact_after,
+            ..compact::Limits::default()
+        },
+        disk_bytes_max: settings.disk_bytes_max as u64,
+        quota_order: match settings.quota_order {
+            config::QuotaOrder::Oldest => quota::Order::Oldest,
+            config::QuotaOrder::ShortestKeptFirst => quota::Order::ShortestKeptFirst,
+        },
+    })
 }
 
 fn query_options(settings: &config::Query) -> query::Options {
@@ -316,8 +339,16 @@ mod tests {
     #[test]
     fn the_documented_defaults_are_the_stores() {
         let config = config();
-        let (ours, theirs) = (storage_options(&config.storage), storage::Options::new(&config.storage.data_dir));
+        let (ours, theirs) = (storage_options(&config).unwrap(), storage::Options::new(&config.storage.data_dir));
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
+    #[test]
+    fn a_rule_that_can_t_be_is_told_with_its_place() {
+        let mut config = config();
+        config.retention.push(config::Retention { r#match: "level = \"eror\"".into(), keep: None });
+        let error = check(&config).unwrap_err().to_string();
+        assert!(error.starts_with("retention rule 1, match, column 9: 'eror' is no level"), "{error}");
     }
 
     #[tokio::test]

@@ -38,7 +38,8 @@ impl Buffered {
         Buffered::with_seq(batch, seq)
     }
 
-    fn with_seq(batch: RecordBatch, seq: Int64Array) -> Buffered {
+    /// Wraps records that have their numbers already. The batch must not be empty.
+    pub(super) fn with_seq(batch: RecordBatch, seq: Int64Array) -> Buffered {
         let timestamps = batch.column(0).as_primitive::<TimestampNanosecondType>();
         let min_ts = arrow::compute::min(timestamps).expect("a buffered batch has records");
         let max_ts = arrow::compute::max(timestamps).expect("a buffered batch has records");

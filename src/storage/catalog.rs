@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
 use sqlx::{Executor, Row};
 
@@ -17,9 +18,13 @@ use super::retention::Class;
 use super::schema::FieldInfo;
 use crate::record::{FieldType, Tenant};
 
-/// Version of the tables below; a store of a later version is refused.
-const SCHEMA_VERSION: i64 = 1;
+/// Version of the tables; a store of a later version is refused.
+const SCHEMA_VERSION: i64 = 1 + UPGRADES.len() as i64;
 
+/// Codes of SQLite for a file that is damaged, and for one that is no database at all.
+const SQLITE_DAMAGED: [&str; 2] = ["11", "26"];
+
+/// The tables of version 1.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS store (
     id BIGINT PRIMARY KEY, version BIGINT NOT NULL, low_water BIGINT NOT NULL, next_segment BIGINT NOT NULL
@@ -29,6 +34,14 @@ CREATE TABLE IF NOT EXISTS segment (
     records BIGINT NOT NULL, bytes BIGINT NOT NULL, min_ts BIGINT NOT NULL, max_ts BIGINT NOT NULL,
     min_seq BIGINT NOT NULL, max_seq BIGINT NOT NULL, detail TEXT NOT NULL
 );";
+
+/// What leads from each version to the next.
+const UPGRADES: [&str; 1] = ["
+ALTER TABLE segment ADD COLUMN flushed_ns BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE segment ADD COLUMN flushed_bytes BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE segment ADD COLUMN written_bytes BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE segment ADD COLUMN quarantined TEXT;
+UPDATE segment SET flushed_bytes = bytes, written_bytes = bytes;"];
 
 /// A live segment as the catalog describes it.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +70,28 @@ pub struct Segment {
     pub max_seq: i64,
     /// What planning needs beyond the columns of the catalog.
     pub detail: Detail,
+    /// What happened to it so far.
+    pub history: History,
+}
+
+/// What happened to a segment's records since they left the buffer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History {
+    /// When the newest of them were flushed, ns; 0 when that was before this was written down.
+    pub flushed_ns: i64,
+    /// Size of the segments that they were flushed to.
+    pub flushed_bytes: u64,
+    /// Bytes written for them by that flush and all merges since.
+    pub written_bytes: u64,
+    /// Why the segment can't be read, when it can't: it keeps its files, and queries leave it out and say so.
+    pub quarantined: Option<String>,
+}
+
+impl Segment {
+    /// What it takes on disk, with its index.
+    pub fn disk_bytes(&self) -> u64 {
+        self.bytes + self.detail.index_bytes
+    }
 }
 
 /// The part of a segment's description that no SQL looks into; JSON in the catalog.
@@ -120,6 +155,25 @@ pub enum Error {
         /// What it said.
         source: sqlx::Error,
     },
+    /// The file is no SQLite database, or a damaged one.
+    #[error(
+        "the catalog '{path}' is damaged: {reason}; stop quiver and restore the data directory's catalog and segments \
+         from a backup (the segments are plain Parquet files and can be read without it)"
+    )]
+    Unreadable {
+        /// The database.
+        path: String,
+        /// What SQLite said.
+        reason: String,
+    },
+    /// A segment to be replaced is not there any more; nothing was changed.
+    #[error("segment {id} is not in the catalog '{path}' any more")]
+    Gone {
+        /// The database.
+        path: String,
+        /// The segment.
+        id: i64,
+    },
     /// Written by a later release.
     #[error("the catalog '{path}' has version {found}, this program knows up to {SCHEMA_VERSION}; use a newer quiver")]
     Version {
@@ -143,7 +197,7 @@ pub enum Error {
 /// What the catalog says when it is opened.
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// All live segments.
+    /// All segments, the quarantined ones among them.
     pub segments: Vec<Segment>,
     /// Records below it are in segments.
     pub low_water: u64,
@@ -159,36 +213,58 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Opens or creates the catalog in `file`.
+    /// Opens or creates the catalog in `file`, and brings an older one to the present version.
+    ///
+    /// **Errors**: [`Error::Unreadable`] when the file is damaged, [`Error::Version`] when it is too new.
     pub async fn open(file: &Path) -> Result<(Catalog, Contents), Error> {
         let path = file.display().to_string();
-        let failed = |source| Error::Database { path: path.clone(), source };
         let options = SqliteConnectOptions::from_str("sqlite://")
-            .map_err(failed)?
+            .map_err(|source| failure(&path, source))?
             .filename(file)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
-        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.map_err(failed)?;
-        pool.execute(SCHEMA).await.map_err(failed)?;
-        let insert =
-            "INSERT INTO store (id, version, low_water, next_segment) VALUES (1, $1, 0, 1) ON CONFLICT DO NOTHING";
-        sqlx::query(insert).bind(SCHEMA_VERSION).execute(&pool).await.map_err(failed)?;
-        let catalog = Catalog { pool, path };
+        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await;
+        let catalog = Catalog { pool: pool.map_err(|source| failure(&path, source))?, path };
+        catalog.upgrade().await?;
         let contents = catalog.read().await?;
         Ok((catalog, contents))
     }
 
+    fn failed(&self, source: sqlx::Error) -> Error {
+        failure(&self.path, source)
+    }
+
+    /// Makes the tables, and takes the steps from their version to ours, each in a transaction of its own.
+    async fn upgrade(&self) -> Result<(), Error> {
+        let failed = |source| self.failed(source);
+        let mut transaction = self.pool.begin().await.map_err(failed)?;
+        transaction.execute(SCHEMA).await.map_err(failed)?;
+        let insert =
+            "INSERT INTO store (id, version, low_water, next_segment) VALUES (1, 1, 0, 1) ON CONFLICT DO NOTHING";
+        transaction.execute(insert).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        loop {
+            let mut transaction = self.pool.begin().await.map_err(failed)?;
+            let select = sqlx::query("SELECT version FROM store WHERE id = 1");
+            let found: i64 = select.fetch_one(&mut *transaction).await.map_err(failed)?.get("version");
+            if found > SCHEMA_VERSION {
+                return Err(Error::Version { path: self.path.clone(), found });
+            }
+            let Some(step) = usize::try_from(found - 1).ok().and_then(|at| UPGRADES.get(at)) else { return Ok(()) };
+            transaction.execute(*step).await.map_err(failed)?;
+            let update = sqlx::query("UPDATE store SET version = version + 1 WHERE id = 1");
+            update.execute(&mut *transaction).await.map_err(failed)?;
+            transaction.commit().await.map_err(failed)?;
+        }
+    }
+
     async fn read(&self) -> Result<Contents, Error> {
-        let failed = |source| Error::Database { path: self.path.clone(), source };
-        let store = sqlx::query("SELECT version, low_water, next_segment FROM store WHERE id = 1")
+        let failed = |source| self.failed(source);
+        let store = sqlx::query("SELECT low_water, next_segment FROM store WHERE id = 1")
             .fetch_one(&self.pool)
             .await
             .map_err(failed)?;
-        let found: i64 = store.get("version");
-        if found > SCHEMA_VERSION {
-            return Err(Error::Version { path: self.path.clone(), found });
-        }
         let rows = sqlx::query("SELECT * FROM segment ORDER BY id").fetch_all(&self.pool).await.map_err(failed)?;
         let segments = rows.iter().map(|row| self.segment(row)).collect::<Result<_, _>>()?;
         let low_water = store.get::<i64, _>("low_water") as u64;
@@ -213,47 +289,103 @@ impl Catalog {
             min_seq: row.get("min_seq"),
             max_seq: row.get("max_seq"),
             detail: serde_json::from_str(row.get("detail")).map_err(|error| damaged(error.to_string()))?,
+            history: History {
+                flushed_ns: row.get("flushed_ns"),
+                flushed_bytes: row.get::<i64, _>("flushed_bytes") as u64,
+                written_bytes: row.get::<i64, _>("written_bytes") as u64,
+                quarantined: row.get("quarantined"),
+            },
         })
     }
 
     /// Makes `segments` live and moves the low-water mark, in one transaction.
     pub async fn commit(&self, segments: &[Segment], low_water: u64, next_segment: i64) -> Result<(), Error> {
-        let failed = |source| Error::Database { path: self.path.clone(), source };
+        let failed = |source| self.failed(source);
         let mut transaction = self.pool.begin().await.map_err(failed)?;
         for segment in segments {
-            let detail = serde_json::to_string(&segment.detail).expect("strings and lists always serialise");
-            let insert = "INSERT INTO segment (id, tenant, path, class, day, records, bytes, min_ts, max_ts, min_seq, \
-                          max_seq, detail) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-            sqlx::query(insert)
-                .bind(segment.id)
-                .bind(segment.tenant.as_str())
-                .bind(&segment.path)
-                .bind(segment.class.as_str())
-                .bind(&segment.day)
-                .bind(segment.records as i64)
-                .bind(segment.bytes as i64)
-                .bind(segment.min_ts)
-                .bind(segment.max_ts)
-                .bind(segment.min_seq)
-                .bind(segment.max_seq)
-                .bind(detail)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
+            insert(&mut transaction, segment).await.map_err(failed)?;
         }
-        sqlx::query("UPDATE store SET low_water = $1, next_segment = $2 WHERE id = 1")
-            .bind(low_water as i64)
-            .bind(next_segment)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
+        let update = sqlx::query("UPDATE store SET low_water = $1 WHERE id = 1").bind(low_water as i64);
+        update.execute(&mut *transaction).await.map_err(failed)?;
+        raise_next_segment(&mut transaction, next_segment).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)
+    }
+
+    /// Removes segments by id and makes others live in their place, in one transaction; with nothing `added` it only
+    /// removes. The files are the caller's to unlink, once nobody reads them.
+    ///
+    /// **Errors**: [`Error::Gone`] when one of `removed` is not there; then nothing is changed.
+    pub async fn replace(&self, removed: &[i64], added: &[Segment], next_segment: i64) -> Result<(), Error> {
+        let failed = |source| self.failed(source);
+        let mut transaction = self.pool.begin().await.map_err(failed)?;
+        for id in removed {
+            let delete = sqlx::query("DELETE FROM segment WHERE id = $1").bind(*id);
+            if delete.execute(&mut *transaction).await.map_err(failed)?.rows_affected() != 1 {
+                return Err(Error::Gone { path: self.path.clone(), id: *id });
+            }
+        }
+        for segment in added {
+            insert(&mut transaction, segment).await.map_err(failed)?;
+        }
+        raise_next_segment(&mut transaction, next_segment).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// Marks a segment as one that can't be read. **Errors**: [`Error::Gone`] when there is none of that id.
+    pub async fn quarantine(&self, id: i64, reason: &str) -> Result<(), Error> {
+        let update = sqlx::query("UPDATE segment SET quarantined = $1 WHERE id = $2").bind(reason).bind(id);
+        let found = update.execute(&self.pool).await.map_err(|source| self.failed(source))?.rows_affected();
+        if found == 1 { Ok(()) } else { Err(Error::Gone { path: self.path.clone(), id }) }
     }
 
     /// Closes the database; what was committed is on disk already.
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+fn failure(path: &str, source: sqlx::Error) -> Error {
+    let damaged = |error: &dyn sqlx::error::DatabaseError| {
+        error.code().is_some_and(|code| SQLITE_DAMAGED.contains(&code.as_ref())).then(|| error.to_string())
+    };
+    match source.as_database_error().and_then(damaged) {
+        Some(reason) => Error::Unreadable { path: path.to_owned(), reason },
+        None => Error::Database { path: path.to_owned(), source },
+    }
+}
+
+async fn insert(to: &mut SqliteConnection, segment: &Segment) -> Result<(), sqlx::Error> {
+    let detail = serde_json::to_string(&segment.detail).expect("strings and lists always serialise");
+    let insert = "INSERT INTO segment (id, tenant, path, class, day, records, bytes, min_ts, max_ts, min_seq, max_seq, \
+                  detail, flushed_ns, flushed_bytes, written_bytes, quarantined) \
+                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+    sqlx::query(insert)
+        .bind(segment.id)
+        .bind(segment.tenant.as_str())
+        .bind(&segment.path)
+        .bind(segment.class.as_str())
+        .bind(&segment.day)
+        .bind(segment.records as i64)
+        .bind(segment.bytes as i64)
+        .bind(segment.min_ts)
+        .bind(segment.max_ts)
+        .bind(segment.min_seq)
+        .bind(segment.max_seq)
+        .bind(detail)
+        .bind(segment.history.flushed_ns)
+        .bind(segment.history.flushed_bytes as i64)
+        .bind(segment.history.written_bytes as i64)
+        .bind(&segment.history.quarantined)
+        .execute(to)
+        .await?;
+    Ok(())
+}
+
+/// Flushes and merges run beside each other, so the one that ends last need not have the highest ids.
+async fn raise_next_segment(to: &mut SqliteConnection, next_segment: i64) -> Result<(), sqlx::Error> {
+    let update = "UPDATE store SET next_segment = $1 WHERE id = 1 AND next_segment < $1";
+    sqlx::query(update).bind(next_segment).execute(to).await?;
+    Ok(())
 }
 
 /// Field types as words in the catalog's JSON.
@@ -281,10 +413,11 @@ mod field_type {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn segment(id: i64) -> Segment {
+    /// A segment of 10 records.
+    pub(crate) fn segment(id: i64) -> Segment {
         let fields = vec![
             SegmentField { name: "status".into(), r#type: FieldType::Integer, overflow: false, column: true },
             SegmentField { name: "rare".into(), r#type: FieldType::Text, overflow: true, column: false },
@@ -293,7 +426,7 @@ mod tests {
             id,
             tenant: Tenant::default_tenant(),
             path: format!("default/2026-02-10/warn/{id:012}.parquet"),
-            class: Class::Warn,
+            class: Class::parse("warn").unwrap(),
             day: "2026-02-10".into(),
             records: 10,
             bytes: 1000,
@@ -301,7 +434,14 @@ mod tests {
             max_ts: i64::MAX,
             min_seq: 1,
             max_seq: 10,
-            detail: Detail { fields, levels: vec![Some("warn".into())], services: Some(vec![None]), crc32: Some(7), index_bytes: 9 },
+            detail: Detail {
+                fields,
+                levels: vec![Some("warn".into())],
+                services: Some(vec![None]),
+                crc32: Some(7),
+                index_bytes: 9,
+            },
+            history: History { flushed_ns: 5, flushed_bytes: 900, written_bytes: 1900, quarantined: None },
         }
     }
 
@@ -338,5 +478,76 @@ mod tests {
         catalog.close().await;
         let error = Catalog::open(&file).await.unwrap_err().to_string();
         assert!(error.contains("version 99"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_replacement_is_all_or_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("catalog.sqlite");
+        let (catalog, _) = Catalog::open(&file).await.unwrap();
+        catalog.commit(&[segment(1), segment(2), segment(3)], 31, 4).await.unwrap();
+        catalog.replace(&[1, 2], &[segment(4)], 5).await.unwrap();
+        let error = catalog.replace(&[3, 2], &[segment(5)], 6).await.unwrap_err();
+        assert!(matches!(error, Error::Gone { id: 2, .. }), "{error}");
+        assert!(catalog.replace(&[3], &[segment(4)], 6).await.is_err(), "segment 4 exists");
+        let contents = catalog.read().await.unwrap();
+        assert_eq!(contents.segments, [segment(3), segment(4)]);
+        assert_eq!((contents.low_water, contents.next_segment), (31, 5));
+        catalog.replace(&[3, 4], &[], 2).await.unwrap();
+        let contents = catalog.read().await.unwrap();
+        assert_eq!((contents.segments.len(), contents.next_segment), (0, 5), "an id is never used again");
+    }
+
+    #[tokio::test]
+    async fn a_quarantined_segment_stays_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("catalog.sqlite");
+        let (catalog, _) = Catalog::open(&file).await.unwrap();
+        catalog.commit(&[segment(1), segment(2)], 21, 3).await.unwrap();
+        catalog.quarantine(2, "page 7 is damaged").await.unwrap();
+        assert!(matches!(catalog.quarantine(3, "x").await, Err(Error::Gone { id: 3, .. })));
+        catalog.close().await;
+        let (_, contents) = Catalog::open(&file).await.unwrap();
+        let reasons: Vec<_> = contents.segments.iter().map(|found| found.history.quarantined.as_deref()).collect();
+        assert_eq!(reasons, [None, Some("page 7 is damaged")]);
+    }
+
+    #[tokio::test]
+    async fn a_catalog_of_version_1_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("catalog.sqlite");
+        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let old = SqlitePool::connect_with(options).await.unwrap();
+        old.execute(SCHEMA).await.unwrap();
+        old.execute("INSERT INTO store VALUES (1, 1, 11, 2)").await.unwrap();
+        let row = "INSERT INTO segment VALUES (1, 'default', 'default/2026-02-10/warn/000000000001.parquet', 'warn', \
+                   '2026-02-10', 10, 1000, -5, 9, 1, 10, '{\"fields\":[],\"levels\":[\"warn\"],\"services\":null}')";
+        old.execute(row).await.unwrap();
+        old.close().await;
+        for _ in 0..2 {
+            let (catalog, contents) = Catalog::open(&file).await.unwrap();
+            assert_eq!((contents.low_water, contents.next_segment), (11, 2));
+            let [segment] = contents.segments.as_slice() else { panic!("{:?}", contents.segments) };
+            assert_eq!((segment.class.as_str(), segment.records), ("warn", 10));
+            let expect = History { flushed_ns: 0, flushed_bytes: 1000, written_bytes: 1000, quarantined: None };
+            assert_eq!(segment.history, expect);
+            catalog.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_told_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("catalog.sqlite");
+        let (catalog, _) = Catalog::open(&file).await.unwrap();
+        catalog.commit(&[segment(1)], 11, 2).await.unwrap();
+        catalog.close().await;
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[..100].fill(0x5a);
+        std::fs::write(&file, &bytes).unwrap();
+        let error = Catalog::open(&file).await.unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Unreadable { .. }), "{text}");
+        assert!(text.contains("catalog.sqlite") && text.contains("from a backup"), "{text}");
     }
 }

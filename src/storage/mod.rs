@@ -5,8 +5,8 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,16 +17,19 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 mod buffer;
 pub mod catalog;
+pub mod compact;
 mod frame;
 pub mod index;
 pub mod metrics;
 mod opened;
 pub mod paths;
+pub mod quota;
 mod recovery;
 pub mod retention;
 mod schema;
 pub mod segment;
 mod snapshot;
+mod upkeep;
 mod writer;
 
 pub use buffer::Buffered;
@@ -68,6 +71,14 @@ pub struct Options {
     pub columns_max: usize,
     /// Field names known to a tenant; values of further names are kept, but can't be asked for by name.
     pub fields_max: usize,
+    /// What is kept for how long.
+    pub rules: Arc<retention::Rules>,
+    /// When and how segments are merged.
+    pub merge_limits: compact::Limits,
+    /// Segments and write-ahead log together; past it whole segments go. 0: no limit.
+    pub disk_bytes_max: u64,
+    /// Which segments go first then.
+    pub quota_order: quota::Order,
 }
 
 impl Options {
@@ -81,6 +92,10 @@ impl Options {
             open_bytes_max: 64 << 20,
             columns_max: 1_000,
             fields_max: 20_000,
+            rules: Arc::default(),
+            merge_limits: compact::Limits::default(),
+            disk_bytes_max: 0,
+            quota_order: quota::Order::default(),
         }
     }
 }
@@ -136,12 +151,28 @@ impl Error {
             Error::Closed | Error::Locked(_) | Error::DataDir { .. } | Error::Wal(_) | Error::Segment(_) => {
                 Kind::Unavailable
             }
-            Error::Catalog(catalog::Error::Damaged { .. }) | Error::Frame(_) => Kind::Corrupt,
+            Error::Catalog(catalog::Error::Gone { .. }) => Kind::NotFound,
+            Error::Catalog(catalog::Error::Damaged { .. } | catalog::Error::Unreadable { .. }) | Error::Frame(_) => {
+                Kind::Corrupt
+            }
             Error::Catalog(_) => Kind::Unavailable,
             Error::Batch(_) | Error::Schema(_) => Kind::Internal,
             Error::Shared(error) => error.kind(),
         }
     }
+}
+
+/// What [`Store::compact`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Merges done.
+    pub merges: u64,
+    /// Segments that were merged.
+    pub segments_merged: u64,
+    /// Segments that came of it.
+    pub segments_written: u64,
+    /// Records in them.
+    pub records: u64,
 }
 
 /// The store of all tenants.
@@ -160,6 +191,8 @@ struct Shared {
     room: tokio::sync::Notify,
     opened: Opened,
     metrics: Metrics,
+    /// Why nothing can be appended until a restart, once that is so.
+    broken: OnceLock<Arc<Error>>,
 }
 
 impl Store {
@@ -178,6 +211,7 @@ impl Store {
             room: tokio::sync::Notify::new(),
             opened: Opened::new(options.open_bytes_max),
             metrics,
+            broken: OnceLock::new(),
         });
         shared.publish_buffer_gauges();
         shared.publish_segment_gauges();
@@ -249,6 +283,28 @@ impl Store {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Merges every group of small segments to the end, whether it is due or not; returns when it is done.
+    pub async fn compact(&self) -> Result<Compacted, Error> {
+        let (done, answer) = oneshot::channel();
+        self.requests.send(Request::Compact { done }).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Takes a segment that can't be read out of every later snapshot's `segments`; its files are kept.
+    ///
+    /// **Errors**: [`Kind::NotFound`] when there is none of that id.
+    pub async fn quarantine(&self, id: i64, reason: &str) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        let request = Request::Quarantine { id, reason: reason.to_owned(), done };
+        self.requests.send(request).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Whether appends can succeed. **Errors**: why they can't before the store is started again.
+    pub fn health(&self) -> Result<(), Error> {
+        self.shared.broken.get().map_or(Ok(()), |error| Err(Error::Shared(error.clone())))
+    }
+
     /// Stops accepting, flushes, and joins the writer. A second call returns at once.
     pub async fn close(&self) -> Result<(), Error> {
         let Some(writer) = self.writer.lock().await.take() else { return Ok(()) };
@@ -272,7 +328,9 @@ impl Store {
     /// Takes a damaged segment out of all later snapshots.
     pub fn report_damage(&self, id: i64, reason: String) {
         self.shared.opened.forget(id);
-        tracing::error!(segment = id, reason, "a segment is damaged");
+        let (done, _) = oneshot::channel();
+        // A writer that is busy hears of it from the next query.
+        let _ = self.requests.try_send(Request::Quarantine { id, reason, done });
     }
 
     /// Where the segments lie; the paths of [`Segment`]s are below it.
@@ -305,8 +363,20 @@ impl Shared {
         let view = self.view.load();
         let segments = || view.tenants.values().flat_map(|snapshot| &snapshot.segments);
         self.metrics.segments.set(segments().count() as i64);
-        self.metrics.segment_bytes.set(segments().map(|segment| segment.bytes as i64).sum());
+        self.metrics.segment_bytes.set(segments().map(|segment| segment.disk_bytes() as i64).sum());
         self.metrics.segment_records.set(segments().map(|segment| segment.records as i64).sum());
+        let quarantined = || view.tenants.values().flat_map(|snapshot| &snapshot.quarantined);
+        self.metrics.quarantined_segments.set(quarantined().count() as i64);
+        self.metrics.quarantined_records.set(quarantined().map(|segment| segment.records as i64).sum());
+    }
+
+    /// After a flush or a merge.
+    fn publish_amplification(&self) {
+        let flushed = self.metrics.flushed_bytes.get();
+        if flushed > 0 {
+            let written = flushed + self.metrics.compacted_bytes.get();
+            self.metrics.write_amplification.set(written as f64 / flushed as f64);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Segment};
 use super::snapshot::View;
 use super::{Buffered, Error, Options, frame, paths};
 use crate::wal::{self, Wal};
@@ -25,7 +25,16 @@ pub(super) struct Recovered {
 pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
     let (catalog, contents) = Catalog::open(&paths::catalog_file(&options.data_dir)).await?;
     let mut view = View::default();
-    for segment in contents.segments {
+    let root = paths::segments_dir(&options.data_dir);
+    for mut segment in contents.segments {
+        if segment.history.quarantined.is_none() {
+            // Not written to the catalog: when the file is put back, the next start finds it well.
+            segment.history.quarantined = damage(&root, &segment);
+        }
+        if let Some(reason) = &segment.history.quarantined {
+            let (id, tenant, records) = (segment.id, segment.tenant.as_str(), segment.records);
+            tracing::warn!(id, tenant, records, reason, "a segment can't be read; answers lack its records");
+        }
         let snapshot = Arc::make_mut(view.tenants.entry(segment.tenant.clone()).or_default());
         snapshot.add_segment(segment, options.fields_max);
     }
@@ -57,6 +66,19 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
     Ok(Recovered { catalog, wal, view, next_seq, next_segment: contents.next_segment, wal_lost_bytes })
 }
 
+/// Why a segment's file can't be what the catalog says, as far as the directory tells.
+pub(super) fn damage(root: &Path, segment: &Segment) -> Option<String> {
+    let path = root.join(&segment.path);
+    match fs::metadata(&path) {
+        Ok(found) if found.len() == segment.bytes => None,
+        Ok(found) => {
+            let (found, expected) = (found.len(), segment.bytes);
+            Some(format!("the file '{}' has {found} bytes instead of {expected}", path.display()))
+        }
+        Err(error) => Some(format!("the file '{}' can't be found: {error}", path.display())),
+    }
+}
+
 fn restore(view: &mut View, found: &wal::Frame, fields_max: usize) -> Result<(), Error> {
     let (tenant, batch) = frame::decode(&found.payload)?;
     if batch.num_rows() == 0 || batch.num_rows() != found.rows as usize {
@@ -80,8 +102,12 @@ fn sweep(data_dir: &Path, view: &View) -> Result<(), Error> {
     fs::create_dir_all(&spill).map_err(io(&spill))?;
     fs::create_dir_all(&root).map_err(io(&root))?;
     let live: HashSet<_> =
-        view.tenants.values().flat_map(|snapshot| &snapshot.segments).map(|segment| root.join(&segment.path)).collect();
-    let removed = sweep_dir(&root, &|path| live.contains(path)).map_err(io(&root))?;
+        view.tenants.values().flat_map(|found| found.all_segments()).map(|segment| root.join(&segment.path)).collect();
+    let of_live = |path: &Path| {
+        let is_index = path.to_str().is_some_and(|path| path.ends_with(paths::INDEX_SUFFIX));
+        live.contains(path) || (is_index && live.contains(&path.with_extension(&paths::SEGMENT_SUFFIX[1..])))
+    };
+    let removed = sweep_dir(&root, &of_live).map_err(io(&root))?;
     if removed > 0 {
         tracing::info!(files = removed, "removed unfinished segments");
     }
@@ -93,11 +119,11 @@ fn sweep_dir(dir: &Path, live: &impl Fn(&Path) -> bool) -> io::Result<usize> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let index = name.ends_with(paths::INDEX_SUFFIX);
-        let ours = index || name.ends_with(paths::SEGMENT_SUFFIX) || name.ends_with(paths::UNFINISHED_SUFFIX);
+        let suffixes = [paths::SEGMENT_SUFFIX, paths::INDEX_SUFFIX, paths::UNFINISHED_SUFFIX];
+        let ours = suffixes.iter().any(|suffix| name.ends_with(suffix));
         if path.is_dir() {
             removed += sweep_dir(&path, live)?;
-        } else if ours && !live(&if index { path.with_extension(&paths::SEGMENT_SUFFIX[1..]) } else { path.clone() }) {
+        } else if ours && !live(&path) {
             fs::remove_file(&path)?;
             removed += 1;
         }

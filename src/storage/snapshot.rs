@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub(super) flushing: usize,
     /// Live segments, by id.
     pub segments: Vec<Arc<Segment>>,
+    /// Segments that can't be read, for a reason that their history tells: what they hold is missing in answers.
+    pub quarantined: Vec<Arc<Segment>>,
     /// Every field that occurs.
     pub fields: Arc<Fields>,
 }
@@ -40,10 +42,34 @@ impl Snapshot {
         buffer::push(&mut self.buffer, self.flushing, added)
     }
 
-    /// Adds a live segment.
+    /// Adds a segment where it belongs: to those that are read, or to the quarantined.
     pub(super) fn add_segment(&mut self, segment: Segment, fields_max: usize) {
+        if segment.history.quarantined.is_some() {
+            self.quarantined.push(Arc::new(segment));
+            return;
+        }
         self.learn(segment.detail.fields.iter().map(|field| (field.name.clone(), field.info())), fields_max);
         self.segments.push(Arc::new(segment));
+    }
+
+    /// Takes segments out. Fields that were only in them stay known until there is little room for further ones.
+    pub(super) fn remove_segments(&mut self, gone: impl Fn(&Segment) -> bool, fields_max: usize) {
+        self.segments.retain(|segment| !gone(segment));
+        self.quarantined.retain(|segment| !gone(segment));
+        if self.fields.len() > fields_max / 2 {
+            self.fields = Arc::default();
+            for segment in self.segments.clone() {
+                self.learn(segment.detail.fields.iter().map(|field| (field.name.clone(), field.info())), fields_max);
+            }
+            for buffered in self.buffer.clone() {
+                self.learn(buffered.fields(), fields_max);
+            }
+        }
+    }
+
+    /// All segments that have files, the quarantined ones among them.
+    pub(super) fn all_segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.segments.iter().chain(&self.quarantined)
     }
 
     /// Adds fields to those known; copies the map only when something is new.

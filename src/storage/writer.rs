@@ -13,12 +13,13 @@ use arrow::array::RecordBatch;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::catalog::{Catalog, Segment};
+use super::catalog::{Catalog, History, Segment};
 use super::snapshot::View;
-use super::{Buffered, Error, Options, Shared, paths, segment};
+use super::upkeep::Upkeep;
+use super::{Buffered, Compacted, Error, Options, Shared, paths, segment};
 use crate::clock::Clock;
 use crate::record::Tenant;
-use crate::wal::Wal;
+use crate::wal::{self, Wal};
 
 /// A group commit takes no further appends past this.
 const GROUP_BYTES_MAX: usize = 16 << 20;
@@ -36,6 +37,12 @@ pub(super) enum Request {
     Flush { done: Done },
     /// The running flush ended.
     Flushed { outcome: Result<Flushed, Error> },
+    /// Merge all small segments.
+    Compact { done: oneshot::Sender<Result<Compacted, Error>> },
+    /// The running merge ended.
+    Merged { outcome: Result<Vec<Segment>, segment::Error> },
+    /// Read a segment no longer.
+    Quarantine { id: i64, reason: String, done: Done },
     /// Flush, then stop.
     Close { done: Done },
 }
@@ -78,21 +85,22 @@ enum Flush {
 }
 
 pub(super) struct Writer {
-    options: Options,
-    clock: Clock,
-    shared: Arc<Shared>,
-    catalog: Catalog,
+    pub(super) options: Options,
+    pub(super) clock: Clock,
+    pub(super) shared: Arc<Shared>,
+    pub(super) catalog: Catalog,
     wal: Wal,
     next_seq: u64,
-    next_segment: i64,
-    /// Brings the end of a flush back to this thread; weak, so that a dropped store ends it.
-    requests: mpsc::WeakSender<Request>,
+    pub(super) next_segment: i64,
+    /// Brings the end of a flush or a merge back to this thread; weak, so that a dropped store ends it.
+    pub(super) requests: mpsc::WeakSender<Request>,
+    pub(super) upkeep: Upkeep,
     flush: Flush,
     retry_wait: Duration,
     /// Wait for the running flush, and for the one after it.
     waiters: Vec<Done>,
     waiters_next: Vec<Done>,
-    closing: bool,
+    pub(super) closing: bool,
     /// When the oldest record of the buffer came, ns; `None` when only frozen records are left.
     oldest_ns: Option<i64>,
     unfrozen_bytes: usize,
@@ -112,6 +120,7 @@ impl Writer {
     ) -> Writer {
         let unfrozen_bytes = shared.buffer_bytes.load(Ordering::Relaxed);
         let oldest_ns = (unfrozen_bytes > 0).then(|| clock.now_ns());
+        let upkeep = Upkeep::new(options.rules.check_every());
         Writer {
             options,
             clock,
@@ -121,6 +130,7 @@ impl Writer {
             next_seq,
             next_segment,
             requests,
+            upkeep,
             flush: Flush::Idle,
             retry_wait: RETRY_WAIT_MIN,
             waiters: Vec::new(),
@@ -133,6 +143,7 @@ impl Writer {
 
     /// Works until [`Request::Close`], or until the store is dropped.
     pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Request>, runtime: &Handle) {
+        self.keep_quota(runtime);
         loop {
             let wait = self.wait_max();
             // A timer needs the runtime's context, which `block_on` gives the future only while it polls it.
@@ -142,15 +153,18 @@ impl Writer {
                 Ok(Some(request)) => self.take(request, &mut inbox, runtime),
                 Err(_) => {}
             }
+            self.upkeep_when_due(runtime);
             self.flush_when_due(runtime);
             if self.closing && self.waiters.is_empty() && self.waiters_next.is_empty() {
                 break;
             }
         }
-        if let Flush::Running { thread, .. } = self.flush {
-            drop(inbox);
+        self.end_upkeep();
+        drop(inbox);
+        if let Flush::Running { thread, .. } = std::mem::replace(&mut self.flush, Flush::Idle) {
             thread.join().expect("a flush never panics");
         }
+        self.join_merge();
         runtime.block_on(self.catalog.close());
     }
 
@@ -168,9 +182,16 @@ impl Writer {
                     self.flush_for(done, runtime);
                 }
                 Request::Flushed { outcome } => self.flushed(outcome, runtime),
+                Request::Compact { done } => self.compact_all(done),
+                Request::Merged { outcome } => self.merged(outcome, runtime),
+                Request::Quarantine { id, reason, done } => {
+                    // Who went away does not need the answer.
+                    let _ = done.send(self.quarantine(id, &reason, runtime));
+                }
                 Request::Close { done } => {
                     self.commit(std::mem::take(&mut group));
                     self.closing = true;
+                    self.end_upkeep();
                     self.flush_for(done, runtime);
                 }
             }
@@ -196,7 +217,13 @@ impl Writer {
         if let Err(error) = self.wal.sync() {
             tracing::error!(%error, "appends are refused");
             self.next_seq = first_seq;
-            return refuse(group, error.into());
+            let is_final = matches!(error, wal::Error::Broken { .. });
+            let error = Arc::new(Error::from(error));
+            if is_final && self.shared.broken.set(error.clone()).is_ok() {
+                self.shared.metrics.wal_broken.set(1);
+            }
+            self.shared.metrics.failed_appends.inc_by(group.len() as u64);
+            return refuse(group, &error);
         }
         self.shared.metrics.wal_sync_seconds.observe(started.elapsed().as_secs_f64());
         self.shared.metrics.wal_bytes.inc_by(bytes as u64);
@@ -235,6 +262,15 @@ impl Writer {
 
     /// How long nothing can become due by itself.
     fn wait_max(&self) -> Duration {
+        let flush = self.wait_for_flush();
+        if self.closing { flush } else { flush.min(self.upkeep.wait_max(self.flush_runs())) }
+    }
+
+    pub(super) fn flush_runs(&self) -> bool {
+        matches!(self.flush, Flush::Running { .. })
+    }
+
+    fn wait_for_flush(&self) -> Duration {
         match (&self.flush, self.oldest_ns) {
             (Flush::Retry { at, .. }, _) => at.saturating_duration_since(Instant::now()),
             (Flush::Idle, Some(oldest_ns)) => self.options.flush_age_max.saturating_sub(self.age(oldest_ns)),
@@ -301,8 +337,9 @@ impl Writer {
     fn start_flush(&mut self, frozen: Frozen, runtime: &Handle) {
         let (job, catalog, options) = (frozen.clone(), self.catalog.clone(), self.options.clone());
         let (requests, runtime, mut next_segment) = (self.requests.clone(), runtime.clone(), self.next_segment);
+        let now_ns = self.clock.now_ns();
         let work = move || {
-            let outcome = write_segments(&options, &job, &mut next_segment).and_then(|segments| {
+            let outcome = write_segments(&options, &job, now_ns, &mut next_segment).and_then(|segments| {
                 runtime.block_on(catalog.commit(&segments, job.low_water, next_segment))?;
                 Ok(Flushed { segments, next_segment })
             });
@@ -337,6 +374,8 @@ impl Writer {
         match outcome {
             Ok(flushed) => {
                 self.publish(flushed, frozen.low_water, started);
+                self.keep_quota(runtime);
+                self.recount_pending();
                 waiters.into_iter().for_each(|done| drop(done.send(Ok(()))));
             }
             Err(error) => {
@@ -362,7 +401,10 @@ impl Writer {
     /// Replaces what was frozen by its segments, for all readers at once.
     fn publish(&mut self, flushed: Flushed, low_water: u64, started: Instant) {
         self.retry_wait = RETRY_WAIT_MIN;
-        self.next_segment = flushed.next_segment;
+        self.next_segment = self.next_segment.max(flushed.next_segment);
+        let bytes = flushed.segments.iter().map(|segment| segment.bytes).sum();
+        self.shared.metrics.flushed_bytes.inc_by(bytes);
+        self.shared.publish_amplification();
         let (segments, records): (usize, u64) =
             (flushed.segments.len(), flushed.segments.iter().map(|segment| segment.records).sum());
         let mut view = View::clone(&self.shared.view.load());
@@ -387,16 +429,19 @@ impl Writer {
     }
 }
 
-fn write_segments(options: &Options, job: &Frozen, next_segment: &mut i64) -> Result<Vec<Segment>, Error> {
+fn write_segments(options: &Options, job: &Frozen, now_ns: i64, next_segment: &mut i64) -> Result<Vec<Segment>, Error> {
     let root = paths::segments_dir(&options.data_dir);
     let mut segments = Vec::new();
     for (tenant, buffer) in &job.tenants {
-        segments.extend(segment::write(&root, tenant, buffer, options.columns_max, next_segment)?);
+        segments.extend(segment::write(&root, tenant, buffer, &options.rules, options.columns_max, next_segment)?);
+    }
+    for segment in &mut segments {
+        let bytes = segment.bytes;
+        segment.history = History { flushed_ns: now_ns, flushed_bytes: bytes, written_bytes: bytes, quarantined: None };
     }
     Ok(segments)
 }
 
-fn refuse(group: Vec<Waiting>, error: Error) {
-    let error = Arc::new(error);
+fn refuse(group: Vec<Waiting>, error: &Arc<Error>) {
     group.into_iter().for_each(|waiting| drop(waiting.done.send(Err(Error::Shared(error.clone())))));
 }

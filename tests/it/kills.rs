@@ -81,7 +81,7 @@ fn kills_lose_nothing_and_double_nothing() {
     let started = Instant::now();
     let mut random = Random(seed);
     let dir = data_dir();
-    let arguments = ["--set", "storage.flush_age_max=100ms"];
+    let arguments = ["--set", "storage.flush_age_max=100ms", "--set", "storage.compact_after=100ms"];
     let mut acknowledged: Vec<u64> = Vec::new();
     let mut sent: HashMap<u64, u64> = HashMap::new();
     for round in 0..kills {

@@ -8,6 +8,7 @@ mod clients;
 mod http;
 mod ingest;
 mod kills;
+mod lifecycle;
 mod quiver;
 mod recovery;
 mod segments;

@@ -7,6 +7,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::compute::interleave;
@@ -18,7 +20,7 @@ use super::file::{FileWriter, Layout, Tier};
 use super::open::{Columns, OpenSegment};
 use super::{Error, IdForm, NS_PER_WINDOW, ROW_GROUP_ROWS_MAX, ROW_GROUP_ROWS_MIN, level_rank};
 use crate::record::{batch, column, number};
-use crate::storage::catalog::{Detail, Segment};
+use crate::storage::catalog::{Detail, History, Segment};
 use crate::storage::{paths, schema};
 
 /// Records read from an input at once.
@@ -30,14 +32,18 @@ pub type Keep<'a> = dyn Fn(&RecordBatch) -> Option<BooleanArray> + 'a;
 /// Writes one segment with the records of all inputs, which are of one tenant, day and class, without those that `keep`
 /// leaves out. Complete and fsynced when this returns; live when the catalog says so. `None`: no record is left.
 ///
-/// **Errors**: [`Error::Read`] when an input is damaged; nothing is left behind then.
+/// **Errors**: [`Error::Read`] when an input is damaged, [`Error::Stopped`] soon after `stop` was set. What was half
+/// written is the caller's to remove.
 pub fn merge(
     root: &Path,
     inputs: &[Arc<Segment>],
     columns_max: usize,
     id: i64,
     keep: &Keep<'_>,
+    stop: &AtomicBool,
 ) -> Result<Option<Segment>, Error> {
+    let alike = |a: &Arc<Segment>, b: &Arc<Segment>| (&a.tenant, &a.day, &a.class) == (&b.tenant, &b.day, &b.class);
+    assert!(inputs.iter().all(|input| alike(input, &inputs[0])), "a merge never crosses tenant, day or class");
     let open = inputs.iter().map(|input| OpenSegment::open(root, input)).collect::<Result<Vec<_>, _>>()?;
     let schema = unified(&open);
     let mut sources = open.iter().map(|segment| Source::new(segment, &schema, keep)).collect::<Result<Vec<_>, _>>()?;
@@ -53,7 +59,7 @@ pub fn merge(
         writer: None,
         summary: Summary::default(),
     };
-    run(&mut sources, &mut output)?;
+    run(&mut sources, &mut output, stop)?;
     let Some(writer) = output.writer else { return Ok(None) };
     let finished = writer.finish()?;
     let summary = output.summary;
@@ -62,7 +68,7 @@ pub fn merge(
         id,
         tenant: first.tenant.clone(),
         path,
-        class: first.class,
+        class: first.class.clone(),
         day: first.day.clone(),
         records: summary.records,
         bytes: finished.bytes,
@@ -77,6 +83,7 @@ pub fn merge(
             crc32: Some(finished.crc32),
             index_bytes: finished.index_bytes,
         },
+        history: History::default(),
     }))
 }
 
@@ -194,7 +201,7 @@ impl<'a> Source<'a> {
 
 /// Takes the smallest record of all sources until none is left. Neighbours mostly come from one source, so the next
 /// smallest of the others is looked up once for a run.
-fn run(sources: &mut [Source<'_>], output: &mut Output) -> Result<(), Error> {
+fn run(sources: &mut [Source<'_>], output: &mut Output, stop: &AtomicBool) -> Result<(), Error> {
     let mut group = Group::default();
     while let Some(at) = smallest(sources, None) {
         let limit = smallest(sources, Some(at)).map(|other| {
@@ -212,6 +219,9 @@ fn run(sources: &mut [Source<'_>], output: &mut Output) -> Result<(), Error> {
                 break;
             }
             if group.is_complete_before(key.0) {
+                if stop.load(atomic::Ordering::Relaxed) {
+                    return Err(Error::Stopped);
+                }
                 output.write(&mut group)?;
                 sources.iter_mut().filter_map(|source| source.head.as_mut()).for_each(|head| head.slot = None);
                 continue;

@@ -28,8 +28,8 @@ pub use rows::{Condition, matching};
 
 use self::file::{FileWriter, Finished, Layout};
 use super::buffer::Buffered;
-use super::catalog::{Detail, Segment, SegmentField};
-use super::retention::Class;
+use super::catalog::{Detail, History, Segment, SegmentField};
+use super::retention::{Class, Rules};
 use super::{paths, schema};
 use crate::record::{Tenant, batch, column};
 
@@ -65,6 +65,20 @@ pub enum Error {
         /// What the encoder said.
         source: ParquetError,
     },
+    /// A merge gave another number of records than it read.
+    #[error("a merge of {before} records gave {after}")]
+    Miscounted {
+        /// Records of the inputs.
+        before: u64,
+        /// Records of what was written.
+        after: u64,
+    },
+    /// A fault of our own, in a merge.
+    #[error("a merge panicked; the log has the cause")]
+    Panicked,
+    /// A merge was told to stop.
+    #[error("the merge was stopped")]
+    Stopped,
     /// Arrow refused.
     #[error("can't sort records into segments: {0}")]
     Sort(#[from] batch::Error),
@@ -83,7 +97,8 @@ impl From<arrow::error::ArrowError> for Error {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     day: i64,
-    class: Class,
+    /// Place of the class among those that are written.
+    class: u32,
     window: i64,
     level: u8,
     service: u32,
@@ -99,21 +114,37 @@ pub fn write(
     root: &Path,
     tenant: &Tenant,
     buffer: &[Arc<Buffered>],
+    rules: &Rules,
     columns_max: usize,
     next_id: &mut i64,
 ) -> Result<Vec<Segment>, Error> {
-    let places = sorted_places(buffer);
+    let places = sorted_places(buffer, |level, service| rules.place_of(tenant, level, service) as u32);
+    let class = |place: u32| rules.class(place as usize).clone();
+    write_runs(root, tenant, buffer, &places, class, columns_max, next_id)
+}
+
+fn write_runs(
+    root: &Path,
+    tenant: &Tenant,
+    buffer: &[Arc<Buffered>],
+    places: &[Place],
+    class: impl Fn(u32) -> Class,
+    columns_max: usize,
+    next_id: &mut i64,
+) -> Result<Vec<Segment>, Error> {
     let mut segments = Vec::new();
     for run in places.chunk_by(|a, b| (a.day, a.class) == (b.day, b.class)) {
         let id = *next_id;
         *next_id += 1;
-        segments.push(write_one(root, tenant, buffer, run, columns_max, id)?);
+        segments.push(write_one(root, tenant, buffer, run, class(run[0].class), columns_max, id)?);
     }
     Ok(segments)
 }
 
-fn sorted_places(buffer: &[Arc<Buffered>]) -> Vec<Place> {
+fn sorted_places(buffer: &[Arc<Buffered>], class_of: impl Fn(Option<&str>, Option<&str>) -> u32) -> Vec<Place> {
     let services = service_ranks(buffer);
+    // Rules are asked once for each service and level.
+    let mut classes: Vec<[Option<u32>; LEVEL_RANKS]> = vec![[None; LEVEL_RANKS]; services.len() + 1];
     let mut places = Vec::with_capacity(buffer.iter().map(|buffered| buffered.rows()).sum());
     for (batch, buffered) in buffer.iter().enumerate() {
         let timestamps = buffered.batch.column(0).as_primitive::<TimestampNanosecondType>().values();
@@ -121,14 +152,15 @@ fn sorted_places(buffer: &[Arc<Buffered>]) -> Vec<Place> {
         let names = buffered.batch.column(2).as_string::<i32>();
         for row in 0..buffered.rows() {
             let level = levels.is_valid(row).then(|| levels.value(row));
-            let service = names.is_valid(row).then(|| names.value(row));
-            let timestamp = timestamps[row];
+            let name = names.is_valid(row).then(|| names.value(row));
+            let (service, timestamp) = (name.map_or(0, |name| services[name]), timestamps[row]);
+            let known = &mut classes[service as usize][usize::from(level_rank(level))];
             places.push(Place {
                 day: timestamp.div_euclid(NS_PER_DAY),
-                class: Class::of_level(level),
+                class: *known.get_or_insert_with(|| class_of(level, name)),
                 window: timestamp.div_euclid(NS_PER_WINDOW),
                 level: level_rank(level),
-                service: service.map_or(0, |name| services[name]),
+                service,
                 timestamp,
                 seq: buffered.seq.value(row),
                 batch: batch as u32,
@@ -145,6 +177,8 @@ fn service_ranks(buffer: &[Arc<Buffered>]) -> HashMap<&str, u32> {
         buffer.iter().flat_map(|buffered| buffered.batch.column(2).as_string::<i32>().iter().flatten()).collect();
     names.into_iter().zip(1..).collect()
 }
+
+const LEVEL_RANKS: usize = 8;
 
 fn level_rank(level: Option<&str>) -> u8 {
     match level {
@@ -164,11 +198,11 @@ fn write_one(
     tenant: &Tenant,
     buffer: &[Arc<Buffered>],
     run: &[Place],
+    class: Class,
     columns_max: usize,
     id: i64,
 ) -> Result<Segment, Error> {
     let records = gather(buffer, run, columns_max)?;
-    let class = run[0].class;
     let day = day_text(run[0].day);
     let path = paths::segment(tenant, &day, class.as_str(), id);
     let finished = write_file(&root.join(&path), &records, &row_groups(run), Tier::Flushed)?;
@@ -189,6 +223,7 @@ fn write_one(
         min_seq,
         max_seq,
         detail,
+        history: History::default(),
     })
 }
 
@@ -280,8 +315,7 @@ mod tests {
     use super::*;
 
     fn place(window: i64) -> Place {
-        let class = Class::Info;
-        Place { day: 0, class, window, level: 0, service: 0, timestamp: 0, seq: 0, batch: 0, row: 0 }
+        Place { day: 0, class: 0, window, level: 0, service: 0, timestamp: 0, seq: 0, batch: 0, row: 0 }
     }
 
     #[test]
