@@ -1,0 +1,119 @@
+package torture
+
+// Scenario kill: a store under load is killed again and again on one directory, also while it starts.
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+)
+
+const (
+	// killsPerDir bounds a directory: without compaction every round leaves segments that every query opens.
+	killsPerDir = 50
+	// startsKilled: one start in so many is killed before it is ready.
+	startsKilled = 6
+)
+
+// smallFlushes makes flushes happen within a round.
+var smallFlushes = []string{"storage.flush_age_max=100ms", "storage.flush_bytes_max=1MiB"}
+
+// Kill kills a store so many times, and checks after each.
+func Kill(ctx context.Context, run *Run, kills int) (*Report, error) {
+	report, random := run.report("kill"), run.random(1)
+	for report.Rounds < kills && ctx.Err() == nil {
+		dir, err := run.dir("kill")
+		if err != nil {
+			return nil, err
+		}
+		if err := killDir(ctx, run, report, random, dir, min(killsPerDir, kills-report.Rounds)); err != nil {
+			return nil, err
+		}
+	}
+	return report.done(), nil
+}
+
+func killDir(ctx context.Context, run *Run, report *Report, random *rand.Rand, dir string, kills int) error {
+	var ledger Ledger
+	failed := len(report.Failures)
+	for round := range kills {
+		report.Rounds++
+		if random.IntN(startsKilled) == 0 {
+			store, err := run.Spawn(dir, smallFlushes, nil)
+			if err != nil {
+				return err
+			}
+			pause(ctx, millis(random, 0, 200))
+			store.Kill()
+			continue
+		}
+		store, err := run.Start(dir, smallFlushes, nil)
+		if err != nil {
+			report.fail("after kill %d: %v", report.Rounds-1, err)
+			return nil
+		}
+		checkCount(ctx, report, store, &ledger)
+		load := store.load(ctx, int64(round), 0, random)
+		pause(ctx, millis(random, 20, 400))
+		store.Kill()
+		written := load.Wait()
+		refusedNone(report, written)
+		ledger.add(written)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	final(ctx, run, report, &ledger, dir)
+	return removeUnlessFailed(run, report, dir, failed)
+}
+
+// checkCount is the cheap check after each restart; final is the exact one.
+func checkCount(ctx context.Context, report *Report, store *Store, ledger *Ledger) {
+	count, err := store.Count(ctx)
+	if err != nil {
+		report.fail("round %d: %v", report.Rounds, err)
+	} else if count < ledger.acknowledged {
+		report.fail("round %d: %d of %d acknowledged lines are there", report.Rounds, count, ledger.acknowledged)
+	}
+}
+
+// final starts the store once more, checks every line, and ends it in order.
+func final(ctx context.Context, run *Run, report *Report, ledger *Ledger, dir string) {
+	store, err := run.Start(dir, nil, nil)
+	if err != nil {
+		report.fail("after round %d: %v", report.Rounds, err)
+		return
+	}
+	checkLines(ctx, report, store, ledger, "after the last round")
+	if err := store.Stop(); err != nil {
+		report.fail("the store did not end well: %v: %s", err, store.logTail())
+	}
+}
+
+func checkLines(ctx context.Context, report *Report, store *Store, ledger *Ledger, when string) {
+	counts, shown, err := ledger.check(ctx, store)
+	if err != nil {
+		report.fail("%s: %v", when, err)
+		return
+	}
+	report.Counts.add(counts)
+	if counts.Broken() {
+		report.fail("%s: %s%s", when, counts, shown)
+	}
+}
+
+// refusedNone holds where nothing fails but the process: then every answer is an acknowledgement.
+func refusedNone(report *Report, written []Written) {
+	for _, one := range written {
+		for _, refusal := range one.Refused {
+			report.fail("a good batch was answered %d: %s", refusal.Status, refusal.Body)
+		}
+	}
+}
+
+func removeUnlessFailed(run *Run, report *Report, dir string, failedBefore int) error {
+	if run.Keep && len(report.Failures) > failedBefore {
+		return nil
+	}
+	return os.RemoveAll(dir)
+}
