@@ -142,7 +142,7 @@ func Damage(ctx context.Context, run *Run, each int, strict bool) (*Report, erro
 			}
 			found := tryDamaged(ctx, run, ledger, dir)
 			found.damage = damage
-			report.note("%s: %s%s", damage.name, found.outcome, shortened(found.message))
+			report.note("%s: %s: %s", damage.name, found.outcome, shortened(found.message))
 			if found.outcome == died {
 				report.fail("%s: %s: %s", damage.name, found.outcome, found.message)
 			} else if strict {
@@ -214,11 +214,4 @@ func tryDamaged(ctx context.Context, run *Run, ledger *Ledger, dir string) findi
 		found.message += fmt.Sprintf("; %d of %d segment files were removed", len(before)-len(after), len(before))
 	}
 	return found
-}
-
-func shortened(message string) string {
-	if message == "" {
-		return ""
-	}
-	return ": " + message[:min(len(message), 240)]
 }

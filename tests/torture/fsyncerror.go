@@ -6,8 +6,8 @@ package torture
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -51,11 +51,11 @@ func FsyncError(ctx context.Context, run *Run, each int) (*Report, error) {
 
 func eioOnce(ctx context.Context, run *Run, report *Report, random *rand.Rand, dir, kind string) error {
 	dataDir := filepath.Join(dir, "data")
-	if err := os.Mkdir(dataDir, 0o755); err != nil {
+	if err := settle(dataDir); err != nil {
 		return err
 	}
 	nth := map[string]int{"wal": 2 + random.IntN(60), "segment": 1 + random.IntN(6), "dir": 4 + random.IntN(10), "catalog": 3 + random.IntN(4)}[kind]
-	eio := kind + ":" + decimal(nth)
+	eio := fmt.Sprintf("%s:%d", kind, nth)
 	faults := Faults{Shadow: dataDir + ".durable", SyncTime: syncTime, EIO: eio, Events: filepath.Join(dir, "events")}
 	if err := beginShadow(dataDir, faults.Shadow); err != nil {
 		return err
@@ -80,8 +80,8 @@ func eioOnce(ctx context.Context, run *Run, report *Report, random *rand.Rand, d
 			}
 		}
 		store.Kill()
-		if panicked := lineWith(store.Log(), "panicked"); panicked != "" {
-			report.fail("%s: the store panicked: %s", eio, panicked)
+		if panicked := panicOf(store.Log()); panicked != "" {
+			report.fail("%s: the store panicked: %s", kind, panicked)
 		}
 	} else {
 		report.note("%s: refused to start, which is right: %s", kind, lastLine(err.Error()))

@@ -18,9 +18,8 @@ import (
 )
 
 const (
-	diskBytes    = 64 << 20
-	ballastBytes = 40 << 20
-	fillMax      = 60 * time.Second
+	diskBytes = 64 << 20
+	fillMax   = 60 * time.Second
 	// probesFirst is the first number of the lines that ask whether the disk is full yet.
 	probesFirst = int64(1) << 30
 	// workMax is how long writing may take to work again; a flush is tried again after 30 s at most.
@@ -67,10 +66,26 @@ func mountedDisk(dir string) (*disk, error) {
 	ballast := filepath.Join(dir, "ballast")
 	return &disk{
 		name: "tmpfs", dataDir: filepath.Join(dir, "data"),
-		fill:  func() error { return os.WriteFile(ballast, make([]byte, ballastBytes), 0o644) },
+		fill:  func() error { return fillWith(ballast) },
 		free:  func() error { return os.Remove(ballast) },
 		close: func() error { return syscall.Unmount(dir, 0) },
 	}, nil
+}
+
+// fillWith takes all the space that is left.
+func fillWith(ballast string) error {
+	file, err := os.Create(ballast)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for block := make([]byte, 64<<10); err == nil; {
+		_, err = file.Write(block)
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return nil
+	}
+	return err
 }
 
 func playedDisk(run *Run, dir string) *disk {
@@ -112,9 +127,9 @@ func fullOnce(ctx context.Context, run *Run, report *Report, random *rand.Rand, 
 		return err
 	}
 	worksAgain(ctx, report, store, &ledger, place)
-	checkLinesOnce(ctx, report, store, &ledger)
+	checkLinesOnce(ctx, report, store, &ledger, place.name+", with space again")
 	store.Kill()
-	if panicked := lineWith(store.Log(), "panicked"); panicked != "" {
+	if panicked := panicOf(store.Log()); panicked != "" {
 		report.fail("%s: the store panicked: %s", place.name, panicked)
 	}
 	if store, err = run.Start(place.dataDir, fullSettings, nil); err != nil {
@@ -122,6 +137,28 @@ func fullOnce(ctx context.Context, run *Run, report *Report, random *rand.Rand, 
 		return nil
 	}
 	checkLines(ctx, report, store, &ledger, place.name+", started again")
+	store.Kill()
+	return startFull(run, report, place)
+}
+
+// startFull records what a start on a full disk does; it may refuse, with a message.
+func startFull(run *Run, report *Report, place *disk) error {
+	if err := place.fill(); err != nil {
+		return err
+	}
+	store, err := run.Start(place.dataDir, fullSettings, place.env)
+	if ended := new(Ended); errors.As(err, &ended) {
+		report.note("%s: a start on a full disk is refused: %s", place.name, lastLine(ended.Log))
+		if !strings.Contains(ended.Log, "space") && !strings.Contains(ended.Log, "full") {
+			report.fail("%s: a start on a full disk is refused without naming the disk: %s", place.name, lastLine(ended.Log))
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	report.note("%s: the store starts on a full disk", place.name)
+	store.Kill()
 	return nil
 }
 

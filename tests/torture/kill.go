@@ -102,6 +102,17 @@ func checkLines(ctx context.Context, report *Report, store *Store, ledger *Ledge
 	}
 }
 
+// checkLinesOnce is an exact check between rounds, which leaves the counts to the last one.
+func checkLinesOnce(ctx context.Context, report *Report, store *Store, ledger *Ledger, when string) {
+	counts, shown, err := ledger.check(ctx, store)
+	if err != nil {
+		report.fail("%s: %v", when, err)
+	} else if counts.Broken() {
+		report.fail("%s: %s%s; %s", when, counts, shown, store.logTail())
+		report.Counts.add(counts)
+	}
+}
+
 // refusedNone holds where nothing fails but the process: then every answer is an acknowledgement.
 func refusedNone(report *Report, written []Written) {
 	for _, one := range written {

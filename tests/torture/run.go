@@ -105,12 +105,11 @@ func (r *Run) report(scenario string) *Report {
 }
 
 func (r *Report) fail(format string, arguments ...any) {
-	r.Failures = append(r.Failures, fmt.Sprintf(format, arguments...))
+	r.Failures = append(r.Failures, withoutDirs(fmt.Sprintf(format, arguments...)))
 }
 
-// note keeps each text once, with how often it came.
 func (r *Report) note(format string, arguments ...any) {
-	r.Notes = append(r.Notes, fmt.Sprintf(format, arguments...))
+	r.Notes = append(r.Notes, withoutDirs(fmt.Sprintf(format, arguments...)))
 }
 
 func (r *Report) done() *Report {
@@ -131,6 +130,7 @@ func (r *Report) String() string {
 	return text.String()
 }
 
+// counted gives each text once, with how often it came.
 func counted(lines []string) []string {
 	times := map[string]int{}
 	var different []string
