@@ -201,6 +201,8 @@ func tryDamaged(ctx context.Context, run *Run, ledger *Ledger, dir string) findi
 	switch {
 	case answer.Status == 0:
 		return finding{outcome: died, message: err.Error() + ": " + store.logTail()}
+	case answer.Status == 400:
+		found.outcome, found.message = partial, "nothing is left: "+err.Error()
 	case err != nil:
 		found.outcome, found.message = failed, err.Error()
 	case counts.Unsent+counts.Changed+counts.Doubled > 0:

@@ -18,17 +18,21 @@ const (
 	afterFault = 1500 * time.Millisecond
 	// faultMax is how long the fault may take to come; some kinds of fsync are rare.
 	faultMax = 4 * time.Second
+	// dirFsyncs of a new store are tried one after the other: each is of another directory.
+	dirFsyncs = 16
 	// notReadyMax is how long a store that can't write may go on saying that it is ready.
 	notReadyMax = 3 * time.Second
 )
 
-var eioKinds = []string{"wal", "segment", "dir", "catalog"}
+// FsyncKinds is what can be hit.
+const FsyncKinds = "wal,segment,dir,catalog"
 
 // FsyncError lets so many fsyncs of each kind fail, each in a store of its own.
-func FsyncError(ctx context.Context, run *Run, each int) (*Report, error) {
+func FsyncError(ctx context.Context, run *Run, kinds string, each int) (*Report, error) {
 	report, random := run.report("eio"), run.random(3)
-	for range each {
-		for _, kind := range eioKinds {
+	firstOfDir := random.IntN(dirFsyncs)
+	for at := range each {
+		for kind := range strings.SplitSeq(kinds, ",") {
 			if ctx.Err() != nil {
 				return report.done(), nil
 			}
@@ -38,7 +42,7 @@ func FsyncError(ctx context.Context, run *Run, each int) (*Report, error) {
 				return nil, err
 			}
 			failed := len(report.Failures)
-			if err := eioOnce(ctx, run, report, random, dir, kind); err != nil {
+			if err := eioOnce(ctx, run, report, random, dir, kind, 1+(firstOfDir+at)%dirFsyncs); err != nil {
 				return nil, err
 			}
 			if err := removeUnlessFailed(run, report, dir, failed); err != nil {
@@ -49,12 +53,12 @@ func FsyncError(ctx context.Context, run *Run, each int) (*Report, error) {
 	return report.done(), nil
 }
 
-func eioOnce(ctx context.Context, run *Run, report *Report, random *rand.Rand, dir, kind string) error {
+func eioOnce(ctx context.Context, run *Run, report *Report, random *rand.Rand, dir, kind string, nthOfDir int) error {
 	dataDir := filepath.Join(dir, "data")
 	if err := settle(dataDir); err != nil {
 		return err
 	}
-	nth := map[string]int{"wal": 2 + random.IntN(60), "segment": 1 + random.IntN(6), "dir": 4 + random.IntN(10), "catalog": 3 + random.IntN(4)}[kind]
+	nth := map[string]int{"wal": 2 + random.IntN(60), "segment": 1 + random.IntN(6), "dir": nthOfDir, "catalog": 3 + random.IntN(4)}[kind]
 	eio := fmt.Sprintf("%s:%d", kind, nth)
 	faults := Faults{Shadow: dataDir + ".durable", SyncTime: syncTime, EIO: eio, Events: filepath.Join(dir, "events")}
 	if err := beginShadow(dataDir, faults.Shadow); err != nil {

@@ -149,9 +149,6 @@ func startFull(run *Run, report *Report, place *disk) error {
 	store, err := run.Start(place.dataDir, fullSettings, place.env)
 	if ended := new(Ended); errors.As(err, &ended) {
 		report.note("%s: a start on a full disk is refused: %s", place.name, lastLine(ended.Log))
-		if !strings.Contains(ended.Log, "space") && !strings.Contains(ended.Log, "full") {
-			report.fail("%s: a start on a full disk is refused without naming the disk: %s", place.name, lastLine(ended.Log))
-		}
 		return nil
 	}
 	if err != nil {

@@ -57,7 +57,7 @@ func TestPowerCuts(t *testing.T) {
 }
 
 func TestFsyncErrors(t *testing.T) {
-	scenario(t, func(ctx context.Context, run *Run) (*Report, error) { return FsyncError(ctx, run, 1) })
+	scenario(t, func(ctx context.Context, run *Run) (*Report, error) { return FsyncError(ctx, run, FsyncKinds, 2) })
 }
 
 func TestFullDisk(t *testing.T) {
@@ -65,10 +65,10 @@ func TestFullDisk(t *testing.T) {
 }
 
 func TestWALDamage(t *testing.T) {
-	scenario(t, func(ctx context.Context, run *Run) (*Report, error) { return WALDamage(ctx, run, 250, 10) })
+	scenario(t, func(ctx context.Context, run *Run) (*Report, error) { return WALDamage(ctx, run, 100, 20) })
 }
 
 func TestDamage(t *testing.T) {
 	strict := os.Getenv("QUIVER_STRICT_DAMAGE") != ""
-	scenario(t, func(ctx context.Context, run *Run) (*Report, error) { return Damage(ctx, run, 1, strict) })
+	scenario(t, func(ctx context.Context, run *Run) (*Report, error) { return Damage(ctx, run, 2, strict) })
 }

@@ -22,6 +22,8 @@ import (
 type settings struct {
 	run  torture.Run
 	only string
+	// fsyncKinds fail, of torture.FsyncKinds.
+	fsyncKinds string
 
 	kills, cuts, fsyncs, disks, step, flips, damages int
 	strict                                           bool
@@ -35,7 +37,8 @@ func main() {
 	flag.StringVar(&set.only, "only", "kill,cut,eio,full,wal,damage", "scenarios")
 	flag.IntVar(&set.kills, "kills", 1000, "kills under load")
 	flag.IntVar(&set.cuts, "cuts", 200, "power cuts under load")
-	flag.IntVar(&set.fsyncs, "fsyncs", 10, "failing fsyncs of each kind")
+	flag.IntVar(&set.fsyncs, "fsyncs", 16, "failing fsyncs of each kind")
+	flag.StringVar(&set.fsyncKinds, "fsync-kinds", torture.FsyncKinds, "which fsyncs fail")
 	flag.IntVar(&set.disks, "disks", 3, "full disks")
 	flag.IntVar(&set.step, "step", 1, "the log is cut at one of so many bytes")
 	flag.IntVar(&set.flips, "flips", 300, "bits flipped in the log")
@@ -73,7 +76,7 @@ func (s *settings) torture(ctx context.Context) (failures int, err error) {
 	scenarios := map[string]func() (*torture.Report, error){
 		"kill":   func() (*torture.Report, error) { return torture.Kill(ctx, &s.run, s.kills) },
 		"cut":    func() (*torture.Report, error) { return torture.PowerCut(ctx, &s.run, s.cuts) },
-		"eio":    func() (*torture.Report, error) { return torture.FsyncError(ctx, &s.run, s.fsyncs) },
+		"eio":    func() (*torture.Report, error) { return torture.FsyncError(ctx, &s.run, s.fsyncKinds, s.fsyncs) },
 		"full":   func() (*torture.Report, error) { return torture.FullDisk(ctx, &s.run, s.disks) },
 		"wal":    func() (*torture.Report, error) { return torture.WALDamage(ctx, &s.run, s.step, s.flips) },
 		"damage": func() (*torture.Report, error) { return torture.Damage(ctx, &s.run, s.damages, s.strict) },
