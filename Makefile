@@ -43,7 +43,7 @@ test-host: build dist ## the plugin started and read as Grafana does
 	cd tests/host && QUIVER_BIN=$(abspath $(QUIVER)) QUIVER_PLUGIN_BIN=$(abspath $(PLUGIN)) go test ./...
 
 test-torture: build ## durability, short: kills, power cuts, failing and full disks, damage (QUIVER_SEED repeats a run)
-	cd tests/torture && QUIVER_BIN=$(abspath $(QUIVER)) go test -count=1 ./...
+	cd tests/torture && QUIVER_BIN=$(abspath $(QUIVER)) go test -count=1
 
 torture: build ## durability, long (TORTURE='--seed 7 --only kill,cut --kills 5000'; TORTURE=--help)
 	cd tests/torture && go run ./cmd/torture --quiver $(abspath $(QUIVER)) $(TORTURE)

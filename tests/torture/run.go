@@ -105,11 +105,11 @@ func (r *Run) report(scenario string) *Report {
 }
 
 func (r *Report) fail(format string, arguments ...any) {
-	r.Failures = append(r.Failures, withoutDirs(fmt.Sprintf(format, arguments...)))
+	r.Failures = append(r.Failures, withoutNames(fmt.Sprintf(format, arguments...)))
 }
 
 func (r *Report) note(format string, arguments ...any) {
-	r.Notes = append(r.Notes, withoutDirs(fmt.Sprintf(format, arguments...)))
+	r.Notes = append(r.Notes, withoutNames(fmt.Sprintf(format, arguments...)))
 }
 
 func (r *Report) done() *Report {

@@ -9,10 +9,15 @@ import (
 
 const shownMax = 400
 
-var temporaryDir = regexp.MustCompile(`/[^ '"]*quiver-torture-\d+/([a-z-]+)-\d+`)
+var (
+	temporaryDir = regexp.MustCompile(`/[^ '"]*quiver-torture-\d+/([a-z-]+)-\d+`)
+	segmentName  = regexp.MustCompile(`default/[^ '"]*\.parquet`)
+)
 
-// withoutDirs makes texts of different rounds equal, so that they can be counted.
-func withoutDirs(text string) string { return temporaryDir.ReplaceAllString(text, "$1") }
+// withoutNames makes texts of different rounds equal, so that they can be counted.
+func withoutNames(text string) string {
+	return segmentName.ReplaceAllString(temporaryDir.ReplaceAllString(text, "$1"), "SEGMENT")
+}
 
 // lineWith is the first line that has a word, cut to what fits a report.
 func lineWith(text, word string) string {
