@@ -92,12 +92,10 @@ func final(ctx context.Context, run *Run, report *Report, ledger *Ledger, dir st
 
 func checkLines(ctx context.Context, report *Report, store *Store, ledger *Ledger, when string) {
 	counts, shown, err := ledger.check(ctx, store)
+	report.Counts.add(counts)
 	if err != nil {
 		report.fail("%s: %v", when, err)
-		return
-	}
-	report.Counts.add(counts)
-	if counts.Broken() {
+	} else if counts.Broken() {
 		report.fail("%s: %s%s", when, counts, shown)
 	}
 }
@@ -109,8 +107,10 @@ func checkLinesOnce(ctx context.Context, report *Report, store *Store, ledger *L
 		report.fail("%s: %v", when, err)
 	} else if counts.Broken() {
 		report.fail("%s: %s%s; %s", when, counts, shown, store.logTail())
-		report.Counts.add(counts)
+	} else {
+		return
 	}
+	report.Counts.add(counts)
 }
 
 // refusedNone holds where nothing fails but the process: then every answer is an acknowledgement.
