@@ -127,6 +127,7 @@ func Damage(ctx context.Context, run *Run, each int, strict bool) (*Report, erro
 	if err != nil {
 		return nil, err
 	}
+	shown := map[string]bool{}
 	for _, damage := range damages {
 		for range each {
 			if ctx.Err() != nil {
@@ -142,7 +143,12 @@ func Damage(ctx context.Context, run *Run, each int, strict bool) (*Report, erro
 			}
 			found := tryDamaged(ctx, run, ledger, dir)
 			found.damage = damage
-			report.note("%s: %s: %s", damage.name, found.outcome, shortened(found.message))
+			what := fmt.Sprintf("%s: %s", damage.name, found.outcome)
+			report.note("%s", what)
+			if !shown[what] && found.message != "" {
+				report.note("    such as: %s", shortened(found.message))
+			}
+			shown[what] = true
 			if found.outcome == died {
 				report.fail("%s: %s: %s", damage.name, found.outcome, found.message)
 			} else if strict {

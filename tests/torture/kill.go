@@ -6,6 +6,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"os"
+	"strings"
+	"syscall"
 )
 
 const (
@@ -13,7 +15,12 @@ const (
 	killsPerDir = 50
 	// startsKilled: one start in so many is killed before it is ready.
 	startsKilled = 6
+	// endsKilled: one in so many is killed while it ends in order, when it flushes and the catalog's log is checkpointed.
+	endsKilled = 4
 )
+
+// closing is what a store on its way out says: its server first, then its storage.
+var closing = []string{"the store is closing", "the store is shutting down"}
 
 // smallFlushes makes flushes happen within a round.
 var smallFlushes = []string{"storage.flush_age_max=100ms", "storage.flush_bytes_max=1MiB"}
@@ -55,7 +62,7 @@ func killDir(ctx context.Context, run *Run, report *Report, random *rand.Rand, d
 		checkCount(ctx, report, store, &ledger)
 		load := store.load(ctx, int64(round), 0, random)
 		pause(ctx, millis(random, 20, 400))
-		store.Kill()
+		store.die(ctx, random)
 		written := load.Wait()
 		refusedNone(report, written)
 		ledger.add(written)
@@ -65,6 +72,15 @@ func killDir(ctx context.Context, run *Run, report *Report, random *rand.Rand, d
 	}
 	final(ctx, run, report, &ledger, dir)
 	return removeUnlessFailed(run, report, dir, failed)
+}
+
+// die kills a store: mostly at once, sometimes on its orderly way out.
+func (s *Store) die(ctx context.Context, random *rand.Rand) {
+	if random.IntN(endsKilled) == 0 {
+		_ = s.command.Process.Signal(syscall.SIGTERM) // gone already is as good
+		pause(ctx, millis(random, 0, 200))
+	}
+	s.Kill()
 }
 
 // checkCount is the cheap check after each restart; final is the exact one.
@@ -113,11 +129,14 @@ func checkLinesOnce(ctx context.Context, report *Report, store *Store, ledger *L
 	report.Counts.add(counts)
 }
 
-// refusedNone holds where nothing fails but the process: then every answer is an acknowledgement.
+// refusedNone holds where nothing fails but the process: then every answer is an acknowledgement, or the store closes.
 func refusedNone(report *Report, written []Written) {
 	for _, one := range written {
 		for _, refusal := range one.Refused {
-			report.fail("a good batch was answered %d: %s", refusal.Status, refusal.Body)
+			if refusal.Status == 503 && (strings.Contains(refusal.Body, closing[0]) || strings.Contains(refusal.Body, closing[1])) {
+				continue
+			}
+			report.fail("a good batch was answered %d: %s", refusal.Status, strings.TrimSpace(refusal.Body))
 		}
 	}
 }

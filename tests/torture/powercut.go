@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	cutsPerDir = 8
+	cutsPerFresh   = 6
+	cutsPerSettled = 20
 	// syncTime is a disk's: it leaves time for a cut between a write and the end of its fsync.
 	syncTime = time.Millisecond
 )
@@ -32,14 +33,14 @@ func PowerCut(ctx context.Context, run *Run, cuts int) (*Report, error) {
 		if err != nil {
 			return nil, err
 		}
-		dataDir := filepath.Join(dir, "fresh")
+		dataDir, most := filepath.Join(dir, "fresh"), cutsPerFresh
 		if !fresh {
-			dataDir = filepath.Join(dir, "settled")
+			dataDir, most = filepath.Join(dir, "settled"), cutsPerSettled
 			if err := settle(dataDir); err != nil {
 				return nil, err
 			}
 		}
-		if err := cutDir(ctx, run, report, random, dataDir, min(cutsPerDir, cuts-report.Rounds)); err != nil {
+		if err := cutDir(ctx, run, report, random, dataDir, min(most, cuts-report.Rounds)); err != nil {
 			return nil, err
 		}
 	}
@@ -95,7 +96,7 @@ func cutOnce(ctx context.Context, run *Run, report *Report, random *rand.Rand, d
 		checkLinesOnce(ctx, report, store, ledger, fmt.Sprintf("%s: after cut %d", filepath.Base(dataDir), report.Rounds-1))
 		load := store.load(ctx, int64(round), 0, random)
 		pause(ctx, millis(random, 20, 700))
-		store.Kill()
+		store.die(ctx, random)
 		written = load.Wait()
 		refusedNone(report, written)
 	}
