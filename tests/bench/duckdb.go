@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,71 +13,77 @@ import (
 	"quiver/tests/bench/question"
 )
 
-// reference is what DuckDB took and answered.
-type reference struct {
+// duckDB is a running duckdb_reference.py.
+type duckDB struct {
 	version      string
-	medians      []float64
-	answers      []*question.Answer
 	parquetBytes int64
+	command      *exec.Cmd
+	questions    io.WriteCloser
+	answers      *json.Decoder
+	answerPath   string
 }
 
-// askDuckDB runs duckdb_reference.py, which stands beside this module's files.
-func askDuckDB(ctx context.Context, s settings, data *dataset.Dataset, questions []question.Question) (*reference, error) {
-	dir := filepath.Join(s.work, "reference")
-	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	statements := make([]string, len(questions))
-	for i, q := range questions {
-		statements[i] = q.DuckDB
-	}
-	text, err := json.Marshal(statements)
-	if err != nil {
-		return nil, err
-	}
-	asked := filepath.Join(dir, "questions.json")
-	if err := os.WriteFile(asked, text, 0o644); err != nil {
-		return nil, err
-	}
-	progress("DuckDB")
-	command := exec.CommandContext(ctx, s.python, "duckdb_reference.py",
-		"--lines", data.LinesPath(), "--parquet", data.ParquetPath(), "--questions", asked, "--answers", dir)
-	command.Stderr = os.Stderr
-	if err := command.Run(); err != nil {
-		return nil, fmt.Errorf("%s duckdb_reference.py: %w", s.python, err)
-	}
-	return readReference(dir, data.ParquetPath(), len(questions))
+// referenced is what DuckDB took and answered.
+type referenced struct {
+	median float64
+	answer *question.Answer
 }
 
-func readReference(dir, parquet string, count int) (*reference, error) {
-	text, err := os.ReadFile(filepath.Join(dir, "times.json"))
+// startDuckDB runs duckdb_reference.py, which stands beside this module's files, until its Parquet file is there.
+func startDuckDB(ctx context.Context, s settings, data *dataset.Dataset) (*duckDB, error) {
+	progress("DuckDB's file")
+	d := &duckDB{answerPath: filepath.Join(s.work, "reference.arrow")}
+	d.command = exec.CommandContext(ctx, s.python, "duckdb_reference.py", "--lines", data.LinesPath(), "--parquet", data.ParquetPath())
+	d.command.Stderr = os.Stderr
+	var err error
+	if d.questions, err = d.command.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := d.command.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	var times struct {
-		Version string
-		Medians []float64 `json:"medians_ms"`
+	if err := d.command.Start(); err != nil {
+		return nil, fmt.Errorf("%s (make tests/bench/.venv/.installed): %w", s.python, err)
 	}
-	if err := json.Unmarshal(text, &times); err != nil {
-		return nil, err
+	d.answers = json.NewDecoder(stdout)
+	var ready struct{ Version string }
+	if err := d.answers.Decode(&ready); err != nil {
+		d.end()
+		return nil, fmt.Errorf("duckdb_reference.py does not start: %w", err)
 	}
-	r := &reference{version: times.Version, medians: times.Medians}
-	for i := range count {
-		stream, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("%d.arrow", i)))
-		if err != nil {
-			return nil, err
-		}
-		answer, err := question.Read(stream)
-		if err != nil {
-			return nil, err
-		}
-		r.answers = append(r.answers, answer)
-	}
-	file, err := os.Stat(parquet)
+	d.version = ready.Version
+	file, err := os.Stat(data.ParquetPath())
 	if err != nil {
+		d.end()
 		return nil, err
 	}
-	r.parquetBytes = file.Size()
-	return r, nil
+	d.parquetBytes = file.Size()
+	return d, nil
+}
+
+// end closes the script's input, at which it ends.
+func (d *duckDB) end() {
+	d.questions.Close()
+	d.command.Wait() // how it ends does not matter: each answer was checked
+	os.Remove(d.answerPath)
+}
+
+func (d *duckDB) ask(q question.Question) (referenced, error) {
+	asked := map[string]string{"sql": q.DuckDB, "bounds": q.Bounds, "answer": d.answerPath}
+	if err := json.NewEncoder(d.questions).Encode(asked); err != nil {
+		return referenced{}, err
+	}
+	var told struct {
+		Median float64 `json:"median_ms"`
+	}
+	if err := d.answers.Decode(&told); err != nil {
+		return referenced{}, fmt.Errorf("%s: %w", q.Name, err)
+	}
+	stream, err := os.ReadFile(d.answerPath)
+	if err != nil {
+		return referenced{}, err
+	}
+	answer, err := question.Read(stream)
+	return referenced{median: told.Median, answer: answer}, err
 }

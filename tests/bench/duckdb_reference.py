@@ -1,7 +1,9 @@
 """The reference of `make bench`: DuckDB over one Parquet file of the same records, asked the same questions.
 
-Not a client of Quiver: it reads the file of JSON lines that the bench wrote, makes the Parquet file when it is not there
-yet (sorted by time, zstd level 3, row groups of 131,072 rows), and writes each answer as an Arrow stream beside its times.
+Not a client of Quiver: it reads the file of JSON lines that the bench wrote, and makes the Parquet file when it is not there
+yet (sorted by time, zstd level 3, row groups of 131,072 rows). Then it says its version, and answers one question per line of
+stdin: {"sql": …, "bounds": …, "answer": PATH} in; the answer as an Arrow stream at PATH, and {"median_ms": …} out. So the bench
+can ask both stores in turn, and what else the machine does falls on both.
 Invariant: two threads, whole answers; a time is the median of five after one warm-up.
 """
 
@@ -9,6 +11,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 
 import duckdb
@@ -35,6 +38,7 @@ def write_parquet(connection, lines, parquet):
         f"TO '{part}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 3, ROW_GROUP_SIZE 131072)"
     )
     os.replace(part, parquet)
+    os.sync()  # what follows is measured
 
 
 def ask(connection, sql):
@@ -44,29 +48,30 @@ def ask(connection, sql):
     return answer, 1000 * (time.perf_counter() - started)
 
 
+def answer_question(connection, question):
+    """Gives the median time; the answer, or that of `bounds`, is written to its file."""
+    answer, _ = ask(connection, question["sql"])
+    times = [ask(connection, question["sql"])[1] for _ in range(HOT_RUNS)]
+    if question.get("bounds"):
+        answer, _ = ask(connection, question["bounds"])
+    with pa.OSFile(question["answer"], "wb") as sink, pa.ipc.new_stream(sink, answer.schema) as writer:
+        writer.write_table(answer)
+    return {"median_ms": statistics.median(times)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", required=True, help="the records as JSON lines")
     parser.add_argument("--parquet", required=True, help="the file to read, made when it is not there")
-    parser.add_argument("--questions", required=True, help="JSON list of SQL texts over `logs`")
-    parser.add_argument("--answers", required=True, help="directory for N.arrow and times.json")
     arguments = parser.parse_args()
 
     connection = duckdb.connect(config={"threads": THREADS})
     if not os.path.exists(arguments.parquet):
         write_parquet(connection, arguments.lines, arguments.parquet)
     connection.execute(f"CREATE VIEW logs AS SELECT * FROM read_parquet('{arguments.parquet}')")
-    with open(arguments.questions, encoding="utf-8") as file:
-        questions = json.load(file)
-    medians = []
-    for number, sql in enumerate(questions):
-        answer, _ = ask(connection, sql)
-        medians.append(statistics.median(ask(connection, sql)[1] for _ in range(HOT_RUNS)))
-        path = os.path.join(arguments.answers, f"{number}.arrow")
-        with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, answer.schema) as writer:
-            writer.write_table(answer)
-    with open(os.path.join(arguments.answers, "times.json"), "w", encoding="utf-8") as file:
-        json.dump({"version": duckdb.__version__, "medians_ms": medians}, file)
+    print(json.dumps({"version": duckdb.__version__}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer_question(connection, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

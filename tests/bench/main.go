@@ -85,11 +85,12 @@ func run(ctx context.Context, s settings) error {
 	}
 	runtime.GC() // what making them needed; not during the measurement
 	result := result{settings: s, data: data, machine: describeMachine(), questions: question.All(data)}
+	if result.duckDB, err = startDuckDB(ctx, s, data); err != nil {
+		return err
+	}
+	defer result.duckDB.end()
 	if result.lines, err = measureLines(ctx, s, data, &result); err != nil {
 		return fmt.Errorf("store with JSON lines: %w", err)
-	}
-	if result.reference, err = askDuckDB(ctx, s, data, result.questions); err != nil {
-		return fmt.Errorf("reference: %w", err)
 	}
 	result.compare()
 	if len(lokiSpans(s, data)) > 0 {

@@ -32,7 +32,7 @@ const (
 	settleTimeout = 20 * time.Minute
 	// Nothing may be left to do for this long: compaction looks for work now and then.
 	settledFor   = 2 * time.Second
-	pollInterval = 100 * time.Millisecond
+	pollInterval = 200 * time.Millisecond
 )
 
 // ingest is what loading has cost.
@@ -105,8 +105,12 @@ func measureLines(ctx context.Context, s settings, data *dataset.Dataset, result
 	}
 	for _, q := range result.questions {
 		asked := r.askHot(ctx, data, q)
-		progress("  %-42s %9.2f ms  %v", q.Name, asked.hot, orNothing(asked.err))
-		result.timings = append(result.timings, asked)
+		reference, err := result.duckDB.ask(q)
+		if err != nil {
+			return nil, fmt.Errorf("reference: %w", err)
+		}
+		progress("  %-42s %9.2f ms of %9.2f ms  %v", q.Name, asked.hot, reference.median, orNothing(asked.err))
+		result.timings, result.references = append(result.timings, asked), append(result.references, reference)
 		if q.Name == question.NewestName && asked.err == nil {
 			result.firstRow = r.firstRowHot(ctx, data, q)
 		}

@@ -32,7 +32,8 @@ type result struct {
 	questions      []question.Question
 	timings        []timing
 	lines, loki    *ingest
-	reference      *reference
+	duckDB         *duckDB
+	references     []referenced
 	others         []other
 	firstRow       float64
 	startUp        time.Duration
@@ -50,7 +51,7 @@ func (r *result) compare() {
 		asked := r.timings[i]
 		if asked.err != nil {
 			differ(q.Name, asked.err)
-		} else if err := q.Same(asked.answer, r.reference.answers[i]); err != nil {
+		} else if err := q.Same(asked.answer, r.references[i].answer); err != nil {
 			differ(q.Name, err)
 		}
 	}
@@ -86,7 +87,7 @@ func (r *result) markdown() string {
 	fmt.Fprintf(&out, "# Bench of %s, %s\n\n", r.machine.commit, r.machine.at.Format(time.RFC3339))
 	fmt.Fprintf(&out, "%s; %s; Linux %s; load before: %s. ", r.machine.cpu, r.machine.memory, r.machine.kernel, r.machine.load)
 	fmt.Fprintf(&out, "%d records, %.2f GB of lines, %d days until %s, seed %d. DuckDB %s.\n\n",
-		made.Records, float64(r.lines.RawBytes)/1e9, r.settings.days, made.End.Format(time.RFC3339), made.Seed, r.reference.version)
+		made.Records, float64(r.lines.RawBytes)/1e9, r.settings.days, made.End.Format(time.RFC3339), made.Seed, r.duckDB.version)
 	r.writeQuestions(&out)
 	r.writeCosts(&out)
 	if len(r.differences) > 0 {
@@ -109,9 +110,9 @@ func (r *result) writeQuestions(out *strings.Builder) {
 	}
 	rows := [][]string{header}
 	for i, q := range r.questions {
-		asked, reference := r.timings[i], r.reference.medians[i]
-		ratio := asked.hot / reference
-		row := []string{q.Name, fmt.Sprint(r.reference.answers[i].Rows()), digits(asked.hot), digits(reference), digits(ratio), fmt.Sprint(q.Bar), verdict(ratio, q.Bar)}
+		asked, reference := r.timings[i], r.references[i]
+		ratio := asked.hot / reference.median
+		row := []string{q.Name, fmt.Sprint(reference.answer.Rows()), digits(asked.hot), digits(reference.median), digits(ratio), fmt.Sprint(q.Bar), verdict(ratio, q.Bar)}
 		if asked.err != nil {
 			row[2], row[4], row[6] = "failed", "", "failed"
 		}
@@ -150,7 +151,7 @@ func (r *result) writeCosts(out *strings.Builder) {
 	tell("wall time until settled, s", r.lines.Settled.Seconds())
 	tell("client CPU-s per GB", cpuPerGigabyte(r.lines.ClientCPU, r.lines.Outcome))
 	tell("bodies refused (429, 503) and sent again", float64(r.lines.Refused))
-	tell("DuckDB's Parquet file, bytes per raw byte", float64(r.reference.parquetBytes)/float64(r.lines.RawBytes))
+	tell("DuckDB's Parquet file, bytes per raw byte", float64(r.duckDB.parquetBytes)/float64(r.lines.RawBytes))
 	for _, other := range r.others {
 		tell(other.name+": MB/s of wall time", megabytesPerSecond(other.outcome))
 	}

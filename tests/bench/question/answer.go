@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strings"
 
@@ -86,24 +85,74 @@ func cellOf(column arrow.Array, row int) cell {
 // differencesMax are told; the others are counted.
 const differencesMax = 3
 
-// Same tells how the answer differs from the reference's in the compared columns; nil: it does not. The order of rows
-// does not count: equal times may stand in any.
+// Same tells how the answer differs from the reference's (that of DuckDB or, where there is one, of Bounds) in the
+// compared columns; nil: it does not. The order of rows does not count: equal times may stand in any.
 func (q Question) Same(ours, reference *Answer) error {
-	mine, err := q.picked(ours)
+	var exact, estimated []string
+	for _, name := range q.Compared {
+		if _, isBounded := reference.columns[name+"_low"]; isBounded {
+			estimated = append(estimated, name)
+		} else {
+			exact = append(exact, name)
+		}
+	}
+	mine, err := ours.sorted(exact, estimated)
 	if err != nil {
 		return fmt.Errorf("our answer: %w", err)
 	}
-	theirs, err := q.picked(reference)
+	lows, highs := suffixed(estimated, "_low"), suffixed(estimated, "_high")
+	theirs, err := reference.sorted(exact, append(lows, highs...))
 	if err != nil {
 		return fmt.Errorf("the reference's answer: %w", err)
 	}
 	if len(mine) != len(theirs) {
 		return fmt.Errorf("%d rows instead of %d", len(mine), len(theirs))
 	}
+	return differences(mine, theirs, len(exact), len(estimated))
+}
+
+func suffixed(names []string, suffix string) []string {
+	var suffixed []string
+	for _, name := range names {
+		suffixed = append(suffixed, name+suffix)
+	}
+	return suffixed
+}
+
+// sorted gives some columns, by the values of the exact ones.
+func (a *Answer) sorted(exact, others []string) ([][]cell, error) {
+	var places []int
+	for _, name := range append(slices.Clone(exact), others...) {
+		at, has := a.columns[name]
+		if !has {
+			return nil, fmt.Errorf("no column %q", name)
+		}
+		places = append(places, at)
+	}
+	picked := make([][]cell, 0, len(a.rows))
+	for _, row := range a.rows {
+		cells := make([]cell, 0, len(places))
+		for _, at := range places {
+			cells = append(cells, row[at])
+		}
+		picked = append(picked, cells)
+	}
+	slices.SortFunc(picked, func(a, b []cell) int {
+		return slices.CompareFunc(a[:len(exact)], b[:len(exact)], func(a, b cell) int { return cmp.Compare(a.text, b.text) })
+	})
+	return picked, nil
+}
+
+// differences compares rows of exact and estimated values with rows of exact values, lower and upper bounds.
+func differences(mine, theirs [][]cell, exact, estimated int) error {
 	var told []string
 	count := 0
 	for i := range mine {
-		if q.sameRow(mine[i], theirs[i]) {
+		isSame := slices.Equal(mine[i][:exact], theirs[i][:exact])
+		for at := exact; at < exact+estimated; at++ {
+			isSame = isSame && mine[i][at].within(theirs[i][at], theirs[i][at+estimated])
+		}
+		if isSame {
 			continue
 		}
 		if count++; count <= differencesMax {
@@ -116,33 +165,11 @@ func (q Question) Same(ours, reference *Answer) error {
 	return fmt.Errorf("%d of %d rows differ: %s", count, len(mine), strings.Join(told, "; "))
 }
 
-// picked gives the compared columns, sorted by all exact values.
-func (q Question) picked(answer *Answer) ([][]cell, error) {
-	picked := make([][]cell, 0, len(answer.rows))
-	for _, row := range answer.rows {
-		var cells []cell
-		for _, name := range q.Compared {
-			at, has := answer.columns[name]
-			if !has {
-				return nil, fmt.Errorf("no column %q", name)
-			}
-			cells = append(cells, row[at])
-		}
-		picked = append(picked, cells)
+func (c cell) within(low, high cell) bool {
+	if c.isExact || low.isExact || high.isExact {
+		return c == low && c == high // no values: null
 	}
-	slices.SortFunc(picked, func(a, b []cell) int {
-		return slices.CompareFunc(a, b, func(a, b cell) int { return cmp.Compare(a.text, b.text) })
-	})
-	return picked, nil
-}
-
-func (q Question) sameRow(a, b []cell) bool {
-	return slices.EqualFunc(a, b, func(a, b cell) bool {
-		if a.isExact || b.isExact {
-			return a == b
-		}
-		return math.Abs(a.fraction-b.fraction) <= q.Tolerance*math.Abs(b.fraction)
-	})
+	return low.fraction <= c.fraction && c.fraction <= high.fraction
 }
 
 // String shows a cell in a difference.

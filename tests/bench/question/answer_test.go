@@ -2,6 +2,8 @@ package question
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -10,14 +12,18 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 )
 
-// answerOf writes and reads a table of times in a unit, services and a number.
-func answerOf(t *testing.T, unit arrow.TimeUnit, times []arrow.Timestamp, services []string, numbers []float64) *Answer {
+// answerOf writes and reads a table of times in a unit, services and columns of fractions.
+func answerOf(t *testing.T, unit arrow.TimeUnit, times []arrow.Timestamp, services []string, fractions map[string][]float64) *Answer {
 	t.Helper()
-	schema := arrow.NewSchema([]arrow.Field{
+	fields := []arrow.Field{
 		{Name: "time", Type: &arrow.TimestampType{Unit: unit}},
 		{Name: "service", Type: arrow.BinaryTypes.String, Nullable: true},
-		{Name: "p95", Type: arrow.PrimitiveTypes.Float64},
-	}, nil)
+	}
+	names := slices.Sorted(maps.Keys(fractions))
+	for _, name := range names {
+		fields = append(fields, arrow.Field{Name: name, Type: arrow.PrimitiveTypes.Float64})
+	}
+	schema := arrow.NewSchema(fields, nil)
 	builder := array.NewRecordBuilder(memory.DefaultAllocator, schema)
 	builder.Field(0).(*array.TimestampBuilder).AppendValues(times, nil)
 	for _, service := range services {
@@ -27,7 +33,9 @@ func answerOf(t *testing.T, unit arrow.TimeUnit, times []arrow.Timestamp, servic
 			builder.Field(1).(*array.StringBuilder).Append(service)
 		}
 	}
-	builder.Field(2).(*array.Float64Builder).AppendValues(numbers, nil)
+	for i, name := range names {
+		builder.Field(2+i).(*array.Float64Builder).AppendValues(fractions[name], nil)
+	}
 	var stream bytes.Buffer
 	writer := ipc.NewWriter(&stream, ipc.WithSchema(schema))
 	if err := writer.Write(builder.NewRecordBatch()); err != nil {
@@ -44,21 +52,25 @@ func answerOf(t *testing.T, unit arrow.TimeUnit, times []arrow.Timestamp, servic
 }
 
 func TestSame(t *testing.T) {
-	question := Question{Compared: []string{"time", "service", "p95"}, Tolerance: 0.01}
-	reference := answerOf(t, arrow.Microsecond, []arrow.Timestamp{1, 2}, []string{"a", ""}, []float64{100, 200})
+	question := Question{Compared: []string{"time", "service", "p95"}}
+	bounds := map[string][]float64{"p95_low": {99, 199}, "p95_high": {101, 201}}
+	reference := answerOf(t, arrow.Microsecond, []arrow.Timestamp{1, 2}, []string{"a", ""}, bounds)
 	cases := []struct {
-		name string
-		ours *Answer
-		same bool
+		name     string
+		times    []arrow.Timestamp
+		services []string
+		p95      []float64
+		same     bool
 	}{
-		{"another unit, order and a small difference", answerOf(t, arrow.Nanosecond, []arrow.Timestamp{2000, 1000}, []string{"", "a"}, []float64{201, 100}), true},
-		{"another time", answerOf(t, arrow.Nanosecond, []arrow.Timestamp{2000, 1001}, []string{"", "a"}, []float64{200, 100}), false},
-		{"text for null", answerOf(t, arrow.Nanosecond, []arrow.Timestamp{2000, 1000}, []string{"b", "a"}, []float64{200, 100}), false},
-		{"a large difference", answerOf(t, arrow.Nanosecond, []arrow.Timestamp{2000, 1000}, []string{"", "a"}, []float64{203, 100}), false},
-		{"a row less", answerOf(t, arrow.Nanosecond, []arrow.Timestamp{1000}, []string{"a"}, []float64{100}), false},
+		{"another unit and order, within bounds", []arrow.Timestamp{2000, 1000}, []string{"", "a"}, []float64{201, 100}, true},
+		{"another time", []arrow.Timestamp{2000, 1001}, []string{"", "a"}, []float64{200, 100}, false},
+		{"text for null", []arrow.Timestamp{2000, 1000}, []string{"b", "a"}, []float64{200, 100}, false},
+		{"out of bounds", []arrow.Timestamp{2000, 1000}, []string{"", "a"}, []float64{203, 100}, false},
+		{"a row less", []arrow.Timestamp{1000}, []string{"a"}, []float64{100}, false},
 	}
 	for _, c := range cases {
-		if err := question.Same(c.ours, reference); (err == nil) != c.same {
+		ours := answerOf(t, arrow.Nanosecond, c.times, c.services, map[string][]float64{"p95": c.p95})
+		if err := question.Same(ours, reference); (err == nil) != c.same {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
