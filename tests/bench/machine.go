@@ -30,6 +30,13 @@ func describeMachine() machine {
 	return m
 }
 
+// isBusy tells whether others were computing in the minute before the run.
+func (m machine) isBusy() bool {
+	var lastMinute float64
+	fmt.Sscan(m.load, &lastMinute)
+	return lastMinute > 0.5
+}
+
 // valueIn reads `name : value` from a file of such lines.
 func valueIn(path, name string) string {
 	text, _ := os.ReadFile(path)

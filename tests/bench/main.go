@@ -20,6 +20,9 @@ import (
 	"quiver/tests/bench/records"
 )
 
+// recordsMin of a day: with fewer, ten minutes of a service are too few values to compare percentiles.
+const recordsMin = 300_000
+
 // settings are the flags, as validated.
 type settings struct {
 	binary, python, work, runs string
@@ -49,8 +52,8 @@ func parseFlags() (settings, error) {
 		}
 		until = given.UTC()
 	}
-	if flag.NArg() > 0 || s.days < 1 || *perDay < 1_000 || *lokiShare < 0 || *lokiShare > 1 {
-		return s, fmt.Errorf("arguments %q: at least one day and 1000 records are needed, and a share from 0 to 1", os.Args[1:])
+	if flag.NArg() > 0 || s.days < 1 || *perDay < recordsMin || *lokiShare < 0 || *lokiShare > 1 {
+		return s, fmt.Errorf("arguments %q: at least one day and %d records are needed, and a share from 0 to 1", os.Args[1:], recordsMin)
 	}
 	s.victoriaLogs, s.loki = os.Getenv("VICTORIALOGS_URL"), os.Getenv("LOKI_URL")
 	all := *perDay * int64(s.days)
@@ -78,13 +81,14 @@ func main() {
 }
 
 func run(ctx context.Context, s settings) error {
+	machine := describeMachine() // before we compute ourselves
 	progress("records: %d over %d days, until %s", s.data.Records.Records, s.days, s.data.Records.End.Format(time.RFC3339))
 	data, err := dataset.Open(filepath.Join(s.work, "dataset"), s.data)
 	if err != nil {
 		return fmt.Errorf("make records: %w", err)
 	}
 	runtime.GC() // what making them needed; not during the measurement
-	result := result{settings: s, data: data, machine: describeMachine(), questions: question.All(data)}
+	result := result{settings: s, data: data, machine: machine, questions: question.All(data)}
 	if result.duckDB, err = startDuckDB(ctx, s, data); err != nil {
 		return err
 	}

@@ -88,6 +88,9 @@ func (r *result) markdown() string {
 	fmt.Fprintf(&out, "%s; %s; Linux %s; load before: %s. ", r.machine.cpu, r.machine.memory, r.machine.kernel, r.machine.load)
 	fmt.Fprintf(&out, "%d records, %.2f GB of lines, %d days until %s, seed %d. DuckDB %s.\n\n",
 		made.Records, float64(r.lines.RawBytes)/1e9, r.settings.days, made.End.Format(time.RFC3339), made.Seed, r.duckDB.version)
+	if r.machine.isBusy() {
+		out.WriteString("**Others computed too when this run began: take its times and ratios as rough.**\n\n")
+	}
 	r.writeQuestions(&out)
 	r.writeCosts(&out)
 	if len(r.differences) > 0 {
