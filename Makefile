@@ -14,7 +14,7 @@ PLUGIN := dist/gpx_quiver_logs_$(shell go env GOOS)_$(shell go env GOARCH)
 PYTHON := .venv/bin/python
 NPM := npm --no-audit --no-fund --loglevel=error
 
-.PHONY: help demo test build dist lint test-rust test-frontend test-host test-demo clients clean
+.PHONY: help demo test bench build dist lint test-rust test-frontend test-host test-bench test-torture test-demo torture clients clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,7 +22,10 @@ help: ## what there is
 demo: build dist ## build, run the store with a small workload, and show what panels show (ONCE=1: then end)
 	cd tests/host && go run ./cmd/demo --quiver $(abspath $(QUIVER)) --plugin $(abspath $(PLUGIN)) --provisioning ../../provisioning $(if $(ONCE),--once)
 
-test: lint test-rust test-frontend test-host test-demo ## everything that CI runs
+test: lint test-rust test-frontend test-host test-bench test-torture test-demo ## everything that CI runs
+
+bench: build tests/bench/.venv/.installed ## measure against DuckDB, 3,000,000 records (BENCH="--days 10", "--cold", …)
+	cd tests/bench && go run . --quiver $(abspath $(QUIVER)) --work $(abspath $(TARGET_DIR))/bench $(BENCH)
 
 build: ## the store, the plugin's backend and the tests' binaries
 	cargo build $(CARGO_BUILD)
@@ -30,7 +33,7 @@ build: ## the store, the plugin's backend and the tests' binaries
 lint: ## format and lints of Rust and Go
 	cargo fmt --all --check
 	cargo clippy $(CARGO_BUILD) --quiet -- -D warnings
-	cd tests/host && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./...
+	for module in tests/host tests/bench tests/torture; do (cd $$module && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./...); done
 
 test-rust: build clients ## unit, tidy and integration tests (real processes, real clients)
 	QUIVER_PYTHON=$(abspath $(PYTHON)) cargo test $(CARGO_BUILD)
@@ -40,6 +43,15 @@ test-frontend: frontend/node_modules/.installed ## type check, lint and unit tes
 
 test-host: build dist ## the plugin started and read as Grafana does
 	cd tests/host && QUIVER_BIN=$(abspath $(QUIVER)) QUIVER_PLUGIN_BIN=$(abspath $(PLUGIN)) go test ./...
+
+test-torture: build ## durability, short: kills, power cuts, failing and full disks, damage (QUIVER_SEED repeats a run)
+	cd tests/torture && QUIVER_BIN=$(abspath $(QUIVER)) go test -count=1
+
+torture: build ## durability, long (TORTURE='--seed 7 --only kill,cut --kills 5000'; TORTURE=--help)
+	cd tests/torture && go run ./cmd/torture --quiver $(abspath $(QUIVER)) $(TORTURE)
+
+test-bench: ## the bench's records and comparisons, without a store
+	cd tests/bench && go test ./...
 
 test-demo: build dist ## the demo, to its three panels
 	cd tests/host && go run ./cmd/demo --once --quiver $(abspath $(QUIVER)) --plugin $(abspath $(PLUGIN)) --provisioning ../../provisioning
@@ -67,5 +79,10 @@ tests/clients/node/node_modules/.installed: tests/clients/node/package-lock.json
 	cd tests/clients/node && $(NPM) ci
 	touch $@
 
+tests/bench/.venv/.installed: tests/bench/requirements.txt
+	python3 -m venv tests/bench/.venv || (apt-get update && apt-get install -y python3 python3-venv && python3 -m venv tests/bench/.venv)
+	tests/bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 clean: ## remove what was built
-	rm -rf $(TARGET_DIR) dist .venv frontend/node_modules tests/clients/node/node_modules
+	rm -rf $(TARGET_DIR) dist .venv tests/bench/.venv frontend/node_modules tests/clients/node/node_modules

@@ -1,0 +1,3 @@
+module quiver/tests/torture
+
+go 1.26.0
