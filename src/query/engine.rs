@@ -48,7 +48,7 @@ const FOOTER_CACHE_BYTES_MAX: usize = 32 << 20;
 
 /// Answers queries on a store.
 pub struct Engine {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     options: Options,
     state: SessionState,
     threads: Mutex<Option<Runtime>>,
@@ -100,15 +100,24 @@ impl Engine {
     ///
     /// **Errors**: [`Error::Invalid`] when the statement is wrong, with the place in it.
     pub async fn prepare(self: &Arc<Self>, request: Request) -> Result<Prepared, Error> {
+        let snapshot = self.store.snapshot(&request.tenant);
+        self.prepare_on(snapshot, request).await
+    }
+
+    /// As [`Engine::prepare`], on records of the caller's choice.
+    pub(super) async fn prepare_on(
+        self: &Arc<Self>,
+        snapshot: Arc<Snapshot>,
+        request: Request,
+    ) -> Result<Prepared, Error> {
         let engine = self.clone();
-        let planned = self.handle.spawn(async move { engine.plan(request).await }).await;
+        let planned = self.handle.spawn(async move { engine.plan(snapshot, request).await }).await;
         planned
             .map_err(|error| if error.is_cancelled() { Error::Closed } else { Error::Internal(error.to_string()) })?
     }
 
-    async fn plan(&self, request: Request) -> Result<Prepared, Error> {
+    async fn plan(&self, snapshot: Arc<Snapshot>, request: Request) -> Result<Prepared, Error> {
         let started = Instant::now();
-        let snapshot = self.store.snapshot(&request.tenant);
         let fields = field_names(&snapshot);
         let read = plan::read(&request.sql, &fields)?;
         let columns = if read.about_schema { Columns::All } else { Columns::Named(&read.names, read.wildcard) };

@@ -132,6 +132,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A deletion can't be understood.
+    #[error("deletion {id} of the catalog '{path}' is damaged: {reason}")]
+    DamagedDeletion {
+        /// The database.
+        path: String,
+        /// The row.
+        id: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 /// What the catalog says when it is opened.
@@ -171,6 +181,14 @@ impl Catalog {
         let catalog = Catalog { pool, path };
         let contents = catalog.read().await?;
         Ok((catalog, contents))
+    }
+
+    pub(super) fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     async fn read(&self) -> Result<Contents, Error> {

@@ -4,7 +4,9 @@
 //! Environment: `QUIVER_BIN` (another binary), `QUIVER_PYTHON` (default `.venv/bin/python`), `QUIVER_KILLS` (default
 //! 100) and `QUIVER_SEED` for the kill test.
 
+mod backup;
 mod clients;
+mod deletion;
 mod http;
 mod ingest;
 mod kills;
