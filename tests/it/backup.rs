@@ -10,17 +10,18 @@ use crate::quiver::{Quiver, binary, data_dir};
 
 const COUNT: &str = "SELECT count(*) FROM logs";
 
-fn run(arguments: &[&str]) -> Output {
+/// Runs a command with nothing of the tests' own environment but `variables`.
+pub fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("QUIVER_") || name.starts_with("AWS_")) {
         command.env_remove(name);
     }
-    command.args(arguments).output().expect("quiver runs")
+    command.envs(variables.iter().copied()).args(arguments).output().expect("quiver runs")
 }
 
 /// What a command that has to succeed prints.
 fn ok(arguments: &[&str]) -> String {
-    let output = run(arguments);
+    let output = run(&[], arguments);
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{arguments:?}: {stdout}{stderr}");
     stdout.into_owned()
@@ -28,13 +29,13 @@ fn ok(arguments: &[&str]) -> String {
 
 /// What a command that has to fail prints, on both outputs.
 fn fails(arguments: &[&str]) -> String {
-    let output = run(arguments);
+    let output = run(&[], arguments);
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
     text
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().expect("temporary paths are UTF-8")
 }
 
@@ -48,7 +49,7 @@ fn ingest(quiver: &Quiver, from: usize, count: usize) {
 }
 
 /// Ends a store so that its records are in segments.
-fn end(quiver: Quiver) {
+pub fn end(quiver: Quiver) {
     assert!(quiver.terminate().success());
 }
 

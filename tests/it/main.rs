@@ -10,6 +10,7 @@ mod deletion;
 mod http;
 mod ingest;
 mod kills;
+mod object_store;
 mod quiver;
 mod recovery;
 mod segments;
