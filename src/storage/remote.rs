@@ -178,11 +178,6 @@ impl Remote {
         &self.place
     }
 
-    /// Whether it is a directory of this machine.
-    pub fn is_directory(&self) -> bool {
-        self.directory.is_some()
-    }
-
     /// Finds out whether the store keeps put-if-absent, one after another and in a race.
     ///
     /// **Errors**: [`Error::Overwrites`] when it does not, [`Error::Failed`] when it does not answer.
@@ -363,8 +358,8 @@ impl Remote {
         let path = directory.join(object);
         let failed = |source| Error::File { action: "fsync", path: path.clone(), source };
         std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(failed)?;
-        let parents = path.ancestors().skip(1).take_while(|parent| parent.starts_with(directory));
-        parents.map(sync_directory).collect::<io::Result<()>>().map_err(failed)
+        let mut parents = path.ancestors().skip(1).take_while(|parent| parent.starts_with(directory));
+        parents.try_for_each(sync_directory).map_err(failed)
     }
 }
 
