@@ -1,9 +1,11 @@
 //! Quiver, the log store: what `quiver` (src/main.rs) and the integration tests are made of.
 //!
 //! The modules form a ladder; each knows only those before it:
-//! `error`, `clock` ← `record` ← `decode`, `wal` ← `storage` ← `query` ← `server` ← `client`, with `config` and `telemetry` beside.
+//! `error`, `clock` ← `record` ← `decode`, `wal` ← `storage` ← `query` ← `server` ← `client`, with `backup`
+//! (on `storage`), `config` and `telemetry` beside.
 //! ARCHITECTURE.md is the map; `tests/tidy.rs` keeps it true.
 
+pub mod backup;
 pub mod client;
 pub mod clock;
 pub mod config;

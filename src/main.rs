@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use quiver::clock::Clock;
 use quiver::config::{self, Config};
 use quiver::server::{self, Server};
-use quiver::{client, telemetry};
+use quiver::{backup, client, telemetry};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -28,6 +28,8 @@ Examples:
       reads the newest lines
   quiver sql --from 1h --format csv \"SELECT service, count(*) FROM logs GROUP BY service\"
       counts the lines of the last hour
+  quiver backup --to /mnt/backup/quiver
+      copies everything, also while the store runs; 'quiver restore' brings it back
   quiver check --defaults > quiver.toml
       writes a documented config file to start from";
 
@@ -68,6 +70,47 @@ Examples:
 The table is 'logs': timestamp, level, service, message, trace_id, span_id, and every other field as a column of its
 own (quote names with dots or capitals: \"http.status\"). SHOW FUNCTIONS lists the functions.")]
     Sql(client::Arguments),
+    /// Have a running store delete records, for good
+    ///
+    /// They are hidden from queries at once, and removed from the files soon after. Records that come later are kept.
+    #[command(after_help = "\
+Examples:
+  quiver delete \"user_id = 'u1'\" --wait
+  quiver delete --from 2026-01-01T00:00:00Z --to 2026-01-02T00:00:00Z \"service = 'shop' AND message LIKE '%card=%'\"
+  quiver delete --list
+  quiver delete --cancel 7")]
+    Delete(client::delete::Arguments),
+    /// Copy everything to a directory or to S3, also while the store runs
+    ///
+    /// Has every record that was acknowledged before it began. Segments that are in the target already are not copied
+    /// again. Run one backup at a time into a target, and give each store a target of its own.
+    #[command(after_help = "\
+Examples:
+  quiver backup --data-dir /var/lib/quiver --to /mnt/backup/quiver
+  AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_REGION=eu-central-1 \\
+    quiver backup --data-dir /var/lib/quiver --to s3://backups/quiver --keep 14
+  AWS_ENDPOINT_URL=http://127.0.0.1:9000 quiver backup --to s3://backups/quiver")]
+    Backup(backup::BackupArguments),
+    /// Make a data directory of a backup
+    #[command(after_help = "\
+Examples:
+  quiver restore --from /mnt/backup/quiver --data-dir /var/lib/quiver
+  quiver restore --from s3://backups/quiver --backup 20261121T134422.123Z --data-dir ./restored")]
+    Restore(backup::RestoreArguments),
+    /// Check that a data directory or a backup is whole
+    ///
+    /// Reads and decodes everything. Exits 1, with a line for each damaged file, when something is not as it was written.
+    #[command(after_help = "\
+Examples:
+  quiver verify --data-dir /var/lib/quiver
+  quiver verify --from s3://backups/quiver")]
+    Verify(backup::VerifyArguments),
+    /// List the live segments
+    #[command(after_help = "\
+Examples:
+  quiver segments --data-dir /var/lib/quiver
+  quiver segments --tenant default --format json | jq -s 'map(.bytes) | add'")]
+    Segments(backup::SegmentsArguments),
     /// Print the version
     Version,
 }
@@ -83,6 +126,8 @@ enum Failure {
     Server(#[from] server::Error),
     #[error(transparent)]
     Client(#[from] client::Error),
+    #[error(transparent)]
+    Backup(#[from] backup::Error),
     #[error("cannot start: {0}")]
     Process(#[from] std::io::Error),
 }
@@ -93,6 +138,14 @@ fn main() -> ExitCode {
         Command::Check { defaults: true, .. } => print(config::DEFAULTS),
         Command::Check { flags, .. } => check(&flags),
         Command::Sql(arguments) => ask(&arguments),
+        Command::Delete(arguments) => ask_to_delete(&arguments),
+        Command::Backup(arguments) => on_disk(async { Ok((backup::backup(&arguments).await?, ExitCode::SUCCESS)) }),
+        Command::Restore(arguments) => on_disk(async { Ok((backup::restore(&arguments).await?, ExitCode::SUCCESS)) }),
+        Command::Verify(arguments) => on_disk(async {
+            let report = backup::verify(&arguments).await?;
+            Ok((report.text(), if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+        }),
+        Command::Segments(arguments) => on_disk(async { Ok((backup::segments(&arguments).await?, ExitCode::SUCCESS)) }),
         Command::Version => print(&format!("quiver {}\n", env!("CARGO_PKG_VERSION"))),
     };
     match done {
@@ -124,6 +177,19 @@ fn ask(arguments: &client::Arguments) -> Result<ExitCode, Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(client::run(arguments))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn ask_to_delete(arguments: &client::delete::Arguments) -> Result<ExitCode, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    print(&runtime.block_on(client::delete::run(arguments))?)
+}
+
+/// Runs a command that works on files, and prints its answer.
+fn on_disk(command: impl Future<Output = Result<(String, ExitCode), backup::Error>>) -> Result<ExitCode, Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let (text, code) = runtime.block_on(command)?;
+    print(&text)?;
+    Ok(code)
 }
 
 fn run_serve(flags: &config::Flags) -> Result<ExitCode, Failure> {

@@ -10,7 +10,7 @@
 //! the checksum covers everything before it and the payload.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read as _, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 const FILE_MAGIC: &[u8; 8] = b"QVRWAL01";
@@ -199,24 +199,68 @@ pub fn replay(dir: &Path, low_water: u64, mut each: impl FnMut(Frame)) -> Result
         return Ok(losses);
     }
     for (_, path) in list_files(dir)? {
-        let mut bytes = Vec::new();
-        File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|source| Error::Io {
-            action: "read",
-            path: path.clone(),
-            source,
-        })?;
-        let mut offset = if bytes.starts_with(FILE_MAGIC) { FILE_MAGIC.len() } else { 0 };
-        while let Some((frame, frame_bytes)) = read_frame(&bytes[offset..]).filter(|_| offset > 0) {
-            offset += frame_bytes;
+        let read = read_file(&path, |frame| {
             if frame.first_seq >= low_water {
                 each(frame);
             }
-        }
-        if offset < bytes.len() {
-            losses.push(Loss { path, offset: offset as u64, bytes: (bytes.len() - offset) as u64 });
+        })?;
+        if read.whole_bytes < read.bytes.len() {
+            let (offset, bytes) = (read.whole_bytes as u64, (read.bytes.len() - read.whole_bytes) as u64);
+            losses.push(Loss { path, offset, bytes });
         }
     }
     Ok(losses)
+}
+
+/// The log's files, oldest first; none when the directory is not there.
+pub fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    if !dir.exists() {
+        return Ok(Vec::new());
+    }
+    Ok(list_files(dir)?.into_iter().map(|(_, path)| path).collect())
+}
+
+/// One file of the log, as far as it can be read.
+#[derive(Debug)]
+pub struct Read {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Where its last readable frame ends; 0 when not even the file's header is whole.
+    pub whole_bytes: usize,
+}
+
+impl Read {
+    /// Whether what can't be read is more than the torn end that a crash, or a write that still runs, leaves behind: a
+    /// frame that is all there but wrong, or readable frames behind the unreadable place.
+    pub fn is_damaged(&self) -> bool {
+        let rest = &self.bytes[self.whole_bytes..];
+        if self.whole_bytes == 0 {
+            return rest.len() >= FILE_MAGIC.len();
+        }
+        let ends_inside = match rest.get(..FRAME_HEADER_BYTES) {
+            None => true,
+            Some(header) => {
+                let payload_bytes = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+                header.starts_with(&FRAME_MAGIC.to_le_bytes()) && payload_bytes > rest.len() - FRAME_HEADER_BYTES
+            }
+        };
+        let magic = FRAME_MAGIC.to_le_bytes();
+        let mut behind = memchr::memmem::find_iter(rest, &magic);
+        !ends_inside || behind.any(|at| read_frame(&rest[at..]).is_some())
+    }
+}
+
+/// Reads one file of the log, also while it grows; `each` gets every frame before the first unreadable place.
+pub fn read_file(path: &Path, mut each: impl FnMut(Frame)) -> Result<Read, Error> {
+    let mut bytes = Vec::new();
+    let failed = |source| Error::Io { action: "read", path: path.to_owned(), source };
+    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(failed)?;
+    let mut whole_bytes = if bytes.starts_with(FILE_MAGIC) { FILE_MAGIC.len() } else { 0 };
+    while let Some((frame, frame_bytes)) = read_frame(&bytes[whole_bytes..]).filter(|_| whole_bytes > 0) {
+        whole_bytes += frame_bytes;
+        each(frame);
+    }
+    Ok(Read { bytes, whole_bytes })
 }
 
 /// The frame at the start of `bytes`, and its size on disk; `None` when it is not whole.
@@ -337,6 +381,30 @@ mod tests {
             let lost: u64 = losses.iter().map(|loss| loss.bytes).sum();
             let whole_end = ends.iter().rev().find(|end| **end <= cut).copied().unwrap_or(0);
             assert_eq!(lost, (cut - whole_end) as u64, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_torn_end_is_no_damage_and_everything_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wal = Wal::open(dir.path(), 0).unwrap();
+        wal.append(0, 2, &[b"first"]);
+        wal.append(2, 2, &[b"second frame"]);
+        wal.sync().unwrap();
+        let path = files(dir.path()).unwrap().remove(0);
+        let whole = fs::read(&path).unwrap();
+        let is_damaged = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            read_file(&path, drop).unwrap().is_damaged()
+        };
+        for cut in 0..whole.len() {
+            assert!(!is_damaged(&whole[..cut]), "cut at {cut}");
+        }
+        // In the first frame every flipped bit is damage; in the last one, a length that grew looks like a torn end.
+        for at in (8..37).chain(45..whole.len()) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            assert!(is_damaged(&damaged), "bit flipped at {at}");
         }
     }
 

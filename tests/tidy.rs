@@ -12,6 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("decode", &["error", "clock", "record"]),
     ("wal", &["error", "clock", "record"]),
     ("storage", &["error", "clock", "record", "decode", "wal"]),
+    ("backup", &["error", "clock", "record", "wal", "storage"]),
     ("query", &["error", "clock", "record", "storage"]),
     ("server", &["error", "clock", "record", "decode", "storage", "query", "config", "telemetry"]),
 ];
@@ -23,6 +24,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("opentelemetry_proto", &["decode", "server"]),
     ("axum", &["server"]),
     ("tonic", &["server", "client"]),
+    ("reqwest", &["client"]),
     ("arrow_flight", &["server", "client"]),
 ];
 

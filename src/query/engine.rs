@@ -9,16 +9,17 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
 };
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::{SQLOptions, SessionConfig};
+use datafusion::prelude::{SQLOptions, SessionConfig, col, lit};
 use datafusion::sql::parser::Statement;
 use futures::{Stream, StreamExt};
 use prometheus_client::metrics::counter::Counter;
@@ -46,7 +47,7 @@ const CONSUMERS_NAMED: usize = 3;
 
 /// Answers queries on a store.
 pub struct Engine {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     options: Options,
     state: SessionState,
     threads: Mutex<Option<Runtime>>,
@@ -98,19 +99,29 @@ impl Engine {
     ///
     /// **Errors**: [`Error::Invalid`] when the statement is wrong, with the place in it.
     pub async fn prepare(self: &Arc<Self>, request: Request) -> Result<Prepared, Error> {
+        let snapshot = self.store.snapshot(&request.tenant);
+        self.prepare_on(snapshot, request).await
+    }
+
+    /// As [`Engine::prepare`], on records of the caller's choice.
+    pub(super) async fn prepare_on(
+        self: &Arc<Self>,
+        snapshot: Arc<Snapshot>,
+        request: Request,
+    ) -> Result<Prepared, Error> {
         let engine = self.clone();
-        let planned = self.handle.spawn(async move { engine.plan(request).await }).await;
+        let planned = self.handle.spawn(async move { engine.plan(snapshot, request).await }).await;
         planned
             .map_err(|error| if error.is_cancelled() { Error::Closed } else { Error::Internal(error.to_string()) })?
     }
 
-    async fn plan(&self, request: Request) -> Result<Prepared, Error> {
+    async fn plan(&self, snapshot: Arc<Snapshot>, request: Request) -> Result<Prepared, Error> {
         let started = Instant::now();
-        let snapshot = self.store.snapshot(&request.tenant);
         let fields = field_names(&snapshot);
         let read = plan::read(&request.sql, &fields)?;
         let columns = if read.about_schema { Columns::All } else { Columns::Named(&read.names, read.wildcard) };
-        let table = LogsTable::new(self.store.clone(), snapshot.clone(), &columns, request.range);
+        let mut table = LogsTable::new(self.store.clone(), snapshot.clone(), &columns, request.range);
+        table.hide(self.hidden(&table, &snapshot, &fields)?);
         let counts = table.counts();
         let state = self.state_with(table);
 
@@ -134,6 +145,41 @@ impl Engine {
             admission: self.admission.clone(),
             metrics: self.metrics.clone(),
         })
+    }
+
+    /// What records satisfy that no active deletion is about.
+    fn hidden(&self, table: &LogsTable, snapshot: &Snapshot, fields: &FieldNames) -> Result<Vec<Expr>, Error> {
+        let mut hidden = Vec::new();
+        for deletion in snapshot.deletions.iter() {
+            let read = match plan::read_condition(&deletion.wanted.filter, fields) {
+                Ok(read) => read,
+                // It names a field that no record has any more: it matches none.
+                Err(Error::Invalid(reason)) => {
+                    tracing::debug!(id = deletion.id, reason, "a deletion matches nothing now");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let known = read.names.iter().filter_map(|name| table.field(name)).collect::<Vec<_>>();
+            let schema = DFSchema::try_from(Schema::new(known)).map_err(|error| Error::Internal(error.to_string()))?;
+            let condition = match self.state.create_logical_expr(&read.condition, &schema) {
+                Ok(condition) => condition,
+                Err(error) => {
+                    tracing::debug!(id = deletion.id, %error, "a deletion matches nothing now");
+                    continue;
+                }
+            };
+            let at = |ns| lit(ScalarValue::TimestampNanosecond(Some(ns), Some("UTC".into())));
+            let mut meant = condition.and(col(column::SEQ).lt(lit(deletion.cutoff_seq)));
+            if deletion.wanted.from_ns != i64::MIN {
+                meant = meant.and(col(column::TIMESTAMP).gt_eq(at(deletion.wanted.from_ns)));
+            }
+            if deletion.wanted.to_ns != i64::MAX {
+                meant = meant.and(col(column::TIMESTAMP).lt(at(deletion.wanted.to_ns)));
+            }
+            hidden.push(meant.is_not_true());
+        }
+        Ok(hidden)
     }
 
     /// The session with one tenant's table in it.

@@ -67,6 +67,31 @@ pub(super) fn read(sql: &str, fields: &FieldNames) -> Result<Read, Error> {
     Ok(Read { statement, names, wildcard, about_schema })
 }
 
+/// A condition on a record.
+#[derive(Debug)]
+pub(super) struct ReadCondition {
+    /// Its text, with names as columns have them.
+    pub condition: String,
+    /// Names in it that may be columns.
+    pub names: BTreeSet<String>,
+}
+
+/// Parses one condition. `fields` are the names of the table's columns.
+///
+/// **Errors**: [`Error::Invalid`], as [`read`].
+pub(super) fn read_condition(condition: &str, fields: &FieldNames) -> Result<ReadCondition, Error> {
+    let read = read(&format!("SELECT 1 FROM {TABLE} WHERE ({condition})"), fields)?;
+    let selection = match &read.statement {
+        Statement::Query(query) => match query.body.as_ref() {
+            SetExpr::Select(select) => select.selection.as_ref(),
+            _ => None,
+        },
+        _ => None,
+    };
+    let selection = selection.ok_or_else(|| Error::Invalid(format!("'{condition}' is no condition")))?;
+    Ok(ReadCondition { condition: selection.to_string(), names: read.names })
+}
+
 /// Column names, found as typed or in any case.
 #[derive(Debug, Default)]
 pub(super) struct FieldNames {

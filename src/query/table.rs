@@ -36,6 +36,8 @@ pub(super) struct LogsTable {
     snapshot: Arc<Snapshot>,
     schema: SchemaRef,
     range: Option<TimeRange>,
+    /// What records of no active deletion satisfy.
+    hidden: Vec<Expr>,
     counts: Arc<ScanCounts>,
 }
 
@@ -87,16 +89,25 @@ impl LogsTable {
         range: Option<TimeRange>,
     ) -> LogsTable {
         let schema = Arc::new(Schema::new(table_fields(&snapshot, columns)));
-        LogsTable { store, snapshot, schema, range, counts: Arc::default() }
+        LogsTable { store, snapshot, schema, range, hidden: Vec::new(), counts: Arc::default() }
+    }
+
+    /// Shows no record that does not satisfy these conditions.
+    pub(super) fn hide(&mut self, hidden: Vec<Expr>) {
+        self.hidden = hidden;
     }
 
     pub(super) fn counts(&self) -> Arc<ScanCounts> {
         self.counts.clone()
     }
 
-    /// The column of that name.
+    /// The column of that name, whether the statement sees it or not.
     pub(super) fn field(&self, name: &str) -> Option<Field> {
-        self.schema.field_with_name(name).ok().cloned()
+        if let Ok(field) = self.schema.field_with_name(name) {
+            return Some(field.clone());
+        }
+        let names = BTreeSet::from([name.to_owned()]);
+        table_fields(&self.snapshot, &Columns::Named(&names, false)).into_iter().find(|field| field.name() == name)
     }
 
     /// The fields whose values partly lie in the overflow.
@@ -184,7 +195,8 @@ impl TableProvider for LogsTable {
             None => self.schema.clone(),
         };
         let bounds = Bounds::of(filters, self.range, |name| self.is_stored(name));
-        let filters: Vec<Expr> = filters.iter().cloned().chain(self.range_filter()).collect();
+        let hidden = self.hidden.iter().cloned();
+        let filters: Vec<Expr> = filters.iter().cloned().chain(self.range_filter()).chain(hidden).collect();
 
         let known = self.snapshot.segments.len();
         let mut segments: Vec<Arc<Segment>> =

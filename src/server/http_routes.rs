@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::serve::ListenerExt;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -18,7 +18,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug, error, warn};
 
 use super::status::{Error, Style, render};
-use super::{App, admin, ingest, query_routes};
+use super::{App, admin, deletions, ingest, query_routes};
 
 /// What stands at `/`.
 const INDEX: &str = "\
@@ -34,6 +34,8 @@ Quiver, a log store for Grafana
   GET  /api/v1/fields/{name}/values values of a field; ?from= &to= &filter= &contains= &limit=
   POST /api/v1/admin/flush          writes what is in memory to segments
   POST /api/v1/admin/compact        flushes, and merges small segments to the end
+  POST /api/v1/delete               delete records: a JSON object of filter (SQL), from, to; GET lists,
+                                    DELETE /api/v1/delete/{id} cancels
   GET  /ready                       200 when requests are served
   GET  /metrics                     Prometheus metrics
 
@@ -41,7 +43,7 @@ Times are RFC 3339, digits since the epoch (s, ms, us, ns), or a duration before
 The tenant is named by the header X-Scope-OrgID. The gRPC port speaks OTLP and Arrow Flight SQL.
 ";
 
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 12] = [
     "/loki/api/v1/push",
     "/v1/logs",
     "/api/v1/ingest",
@@ -50,6 +52,8 @@ const PATHS: [&str; 10] = [
     "/api/v1/fields/{name}/values",
     "/api/v1/admin/flush",
     "/api/v1/admin/compact",
+    "/api/v1/delete",
+    "/api/v1/delete/{id}",
     "/ready",
     "/metrics",
 ];
@@ -79,6 +83,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/api/v1/fields/{name}/values", get(query_routes::field_values))
         .route("/api/v1/admin/flush", post(admin::flush))
         .route("/api/v1/admin/compact", post(admin::compact))
+        .route("/api/v1/delete", post(deletions::request).get(deletions::list))
+        .route("/api/v1/delete/{id}", delete(deletions::cancel))
         .route("/metrics", get(metrics))
         .route_layer(from_fn_with_state(app.clone(), admit));
     Router::new()

@@ -15,7 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
@@ -35,6 +35,7 @@ mod admin;
 mod answer;
 mod auth;
 mod body;
+mod deletions;
 mod flight;
 mod grpc;
 mod http_routes;
@@ -80,6 +81,8 @@ struct App {
     registry: Mutex<Registry>,
     phase: AtomicU8,
     parts: OnceLock<Parts>,
+    /// A deletion was asked for.
+    deletion_wanted: Notify,
 }
 
 const STARTING: u8 = 0;
@@ -118,6 +121,7 @@ impl App {
             registry: Mutex::new(registry),
             phase: AtomicU8::new(STARTING),
             parts: OnceLock::new(),
+            deletion_wanted: Notify::new(),
         }
     }
 
@@ -221,6 +225,7 @@ impl Server {
             return Err(Error::Internal("the server was opened twice".to_owned()));
         }
         self.app.phase.store(READY, Ordering::Release);
+        self.ports.spawn(deletions::run(self.app.clone(), self.stop.clone()));
         self.health.set_service_status("", ServingStatus::Serving).await;
         Ok(())
     }

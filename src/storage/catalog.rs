@@ -192,6 +192,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A deletion can't be understood.
+    #[error("deletion {id} of the catalog '{path}' is damaged: {reason}")]
+    DamagedDeletion {
+        /// The database.
+        path: String,
+        /// The row.
+        id: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 /// What the catalog says when it is opened.
@@ -257,6 +267,14 @@ impl Catalog {
             update.execute(&mut *transaction).await.map_err(failed)?;
             transaction.commit().await.map_err(failed)?;
         }
+    }
+
+    pub(super) fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     async fn read(&self) -> Result<Contents, Error> {
@@ -354,7 +372,7 @@ fn failure(path: &str, source: sqlx::Error) -> Error {
     }
 }
 
-async fn insert(to: &mut SqliteConnection, segment: &Segment) -> Result<(), sqlx::Error> {
+pub(super) async fn insert(to: &mut SqliteConnection, segment: &Segment) -> Result<(), sqlx::Error> {
     let detail = serde_json::to_string(&segment.detail).expect("strings and lists always serialise");
     let insert = "INSERT INTO segment (id, tenant, path, class, day, records, bytes, min_ts, max_ts, min_seq, max_seq, \
                   detail, flushed_ns, flushed_bytes, written_bytes, quarantined) \
@@ -382,7 +400,7 @@ async fn insert(to: &mut SqliteConnection, segment: &Segment) -> Result<(), sqlx
 }
 
 /// Flushes and merges run beside each other, so the one that ends last need not have the highest ids.
-async fn raise_next_segment(to: &mut SqliteConnection, next_segment: i64) -> Result<(), sqlx::Error> {
+pub(super) async fn raise_next_segment(to: &mut SqliteConnection, next_segment: i64) -> Result<(), sqlx::Error> {
     let update = "UPDATE store SET next_segment = $1 WHERE id = 1 AND next_segment < $1";
     sqlx::query(update).bind(next_segment).execute(to).await?;
     Ok(())

@@ -18,13 +18,16 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 mod buffer;
 pub mod catalog;
 pub mod compact;
+pub mod deletion;
 mod frame;
 pub mod index;
+pub mod inspect;
 pub mod metrics;
 mod opened;
 pub mod paths;
 pub mod quota;
 mod recovery;
+pub mod remote;
 pub mod retention;
 mod schema;
 pub mod segment;
@@ -34,6 +37,7 @@ mod writer;
 
 pub use buffer::Buffered;
 pub use catalog::Segment;
+pub use deletion::Deletion;
 pub use schema::FieldInfo;
 pub use snapshot::{Fields, Snapshot};
 
@@ -138,6 +142,9 @@ pub enum Error {
     /// A frame of the write-ahead log passed its checksum but makes no sense.
     #[error("a frame of the write-ahead log is not understood: {0}; was it written by a newer quiver?")]
     Frame(String),
+    /// No further deletion can be taken.
+    #[error("{0} deletions are active, which is the most; cancel one, or wait until one is done")]
+    TooManyDeletions(usize),
     /// An error that several waiting requests share.
     #[error(transparent)]
     Shared(Arc<Error>),
@@ -147,14 +154,17 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Overloaded(_) => Kind::Limit,
+            Error::Overloaded(_) | Error::TooManyDeletions(_) => Kind::Limit,
             Error::Closed | Error::Locked(_) | Error::DataDir { .. } | Error::Wal(_) | Error::Segment(_) => {
                 Kind::Unavailable
             }
             Error::Catalog(catalog::Error::Gone { .. }) => Kind::NotFound,
-            Error::Catalog(catalog::Error::Damaged { .. } | catalog::Error::Unreadable { .. }) | Error::Frame(_) => {
-                Kind::Corrupt
-            }
+            Error::Catalog(
+                catalog::Error::Damaged { .. }
+                | catalog::Error::DamagedDeletion { .. }
+                | catalog::Error::Unreadable { .. },
+            )
+            | Error::Frame(_) => Kind::Corrupt,
             Error::Catalog(_) => Kind::Unavailable,
             Error::Batch(_) | Error::Schema(_) => Kind::Internal,
             Error::Shared(error) => error.kind(),
@@ -179,6 +189,7 @@ pub struct Compacted {
 pub struct Store {
     options: Options,
     shared: Arc<Shared>,
+    catalog: catalog::Catalog,
     requests: mpsc::Sender<Request>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: File,
@@ -216,6 +227,7 @@ impl Store {
         shared.publish_buffer_gauges();
         shared.publish_segment_gauges();
         let (requests, inbox) = mpsc::channel(APPENDS_QUEUED_MAX);
+        let catalog = recovered.catalog.clone();
         let writer = writer::Writer::new(
             options.clone(),
             clock,
@@ -231,7 +243,7 @@ impl Store {
             .name("quiver-writer".into())
             .spawn(move || writer.run(inbox, &runtime))
             .map_err(|source| Error::DataDir { path: options.data_dir.clone(), source })?;
-        Ok(Arc::new(Store { options, shared, requests, writer: Mutex::new(Some(writer)), _lock: lock }))
+        Ok(Arc::new(Store { options, shared, catalog, requests, writer: Mutex::new(Some(writer)), _lock: lock }))
     }
 
     /// Appends a decoded batch; returns when it is fsynced and in every later snapshot.

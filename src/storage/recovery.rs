@@ -38,6 +38,7 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
         let snapshot = Arc::make_mut(view.tenants.entry(segment.tenant.clone()).or_default());
         snapshot.add_segment(segment, options.fields_max);
     }
+    view.add_deletions(catalog.deletions().await?);
     sweep(&options.data_dir, &view)?;
 
     let wal_dir = paths::wal_dir(&options.data_dir);

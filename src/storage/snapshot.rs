@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::buffer::{self, Buffered};
 use super::catalog::Segment;
+use super::deletion::Deletion;
 use super::schema::FieldInfo;
 use crate::record::{Tenant, batch};
 
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub quarantined: Vec<Arc<Segment>>,
     /// Every field that occurs.
     pub fields: Arc<Fields>,
+    /// Active deletions: records they match are to be seen by nobody.
+    pub deletions: Arc<[Deletion]>,
 }
 
 /// The fields of a tenant by name.
@@ -81,6 +84,11 @@ impl Snapshot {
                 Arc::make_mut(&mut self.fields).insert(name, merged);
             }
         }
+    }
+
+    /// The records of one segment, those of active deletions among them.
+    pub fn of_segment(&self, segment: Arc<Segment>) -> Snapshot {
+        Snapshot { segments: vec![segment], fields: self.fields.clone(), ..Snapshot::default() }
     }
 
     /// Memory that the buffer holds.

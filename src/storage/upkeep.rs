@@ -409,6 +409,11 @@ impl Writer {
         self.shared.publish_segment_gauges();
     }
 
+    /// A segment that the catalog dropped; its files go when nobody reads it any more.
+    pub(super) fn let_go(&mut self, segment: Option<Arc<Segment>>) {
+        self.upkeep.graveyard.extend(segment);
+    }
+
     /// Segments that were written and never became live.
     fn discard(&mut self, written: Vec<Segment>) {
         self.upkeep.graveyard.extend(written.into_iter().map(Arc::new));
@@ -610,7 +615,7 @@ mod tests {
         let path = store.segments_dir().join(&store.snapshot(&tenant).segments[1].path);
         fs::remove_file(path).unwrap();
         let error = store.compact().await.unwrap_err().to_string();
-        assert!(error.contains("can't read the segment"), "{error}");
+        assert!(error.contains("is damaged: it is gone"), "{error}");
         assert_eq!(store.snapshot(&tenant).quarantined.len(), 1);
         assert_eq!(store.compact().await.unwrap().segments_merged, 2);
         assert_eq!(store.snapshot(&tenant).segments.len(), 1);

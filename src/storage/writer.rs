@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::catalog::{Catalog, History, Segment};
 use super::snapshot::View;
 use super::upkeep::Upkeep;
-use super::{Buffered, Compacted, Error, Options, Shared, paths, segment};
+use super::{Buffered, Compacted, Error, Options, Shared, deletion, paths, segment};
 use crate::clock::Clock;
 use crate::record::Tenant;
 use crate::wal::{self, Wal};
@@ -35,6 +35,8 @@ pub(super) enum Request {
     Append { tenant: Tenant, batch: RecordBatch, payload: Vec<u8>, done: Done },
     /// Write the buffer to segments.
     Flush { done: Done },
+    /// Change deletions, or segments for one.
+    Change(deletion::Change),
     /// The running flush ended.
     Flushed { outcome: Result<Flushed, Error> },
     /// Merge all small segments.
@@ -100,6 +102,8 @@ pub(super) struct Writer {
     /// Wait for the running flush, and for the one after it.
     waiters: Vec<Done>,
     waiters_next: Vec<Done>,
+    /// Wait until no flush runs: a flush takes the ids of segments as it needs them.
+    changes: Vec<deletion::Change>,
     pub(super) closing: bool,
     /// When the oldest record of the buffer came, ns; `None` when only frozen records are left.
     oldest_ns: Option<i64>,
@@ -135,6 +139,7 @@ impl Writer {
             retry_wait: RETRY_WAIT_MIN,
             waiters: Vec::new(),
             waiters_next: Vec::new(),
+            changes: Vec::new(),
             closing: false,
             oldest_ns,
             unfrozen_bytes,
@@ -153,6 +158,7 @@ impl Writer {
                 Ok(Some(request)) => self.take(request, &mut inbox, runtime),
                 Err(_) => {}
             }
+            self.make_changes(runtime);
             self.upkeep_when_due(runtime);
             self.flush_when_due(runtime);
             if self.closing && self.waiters.is_empty() && self.waiters_next.is_empty() {
@@ -180,6 +186,10 @@ impl Writer {
                 Request::Flush { done } => {
                     self.commit(std::mem::take(&mut group));
                     self.flush_for(done, runtime);
+                }
+                Request::Change(change) => {
+                    self.commit(std::mem::take(&mut group));
+                    self.changes.push(change);
                 }
                 Request::Flushed { outcome } => self.flushed(outcome, runtime),
                 Request::Compact { done } => self.compact_all(done),
@@ -258,6 +268,30 @@ impl Writer {
         self.unfrozen_bytes = bytes(true);
         self.shared.buffer_bytes.store(bytes(false), Ordering::Relaxed);
         self.shared.publish_buffer_gauges();
+    }
+
+    /// Makes the changes that wait, unless a flush runs; its end brings the next chance.
+    fn make_changes(&mut self, runtime: &Handle) {
+        if matches!(self.flush, Flush::Running { .. }) {
+            return;
+        }
+        for change in std::mem::take(&mut self.changes) {
+            let mut view = View::clone(&self.shared.view.load());
+            let mut replaced = None;
+            let answer = change.apply(deletion::Parts {
+                view: &mut view,
+                catalog: &self.catalog,
+                runtime,
+                next_seq: self.next_seq,
+                next_segment: &mut self.next_segment,
+                fields_max: self.options.fields_max,
+                replaced: &mut replaced,
+            });
+            self.shared.view.store(Arc::new(view));
+            self.let_go(replaced);
+            self.shared.publish_segment_gauges();
+            answer();
+        }
     }
 
     /// How long nothing can become due by itself.

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::quiver::{Quiver, data_dir, repository, wait_for};
 
-fn python() -> PathBuf {
+/// The Python that has the clients.
+pub fn python() -> PathBuf {
     let given = std::env::var_os("QUIVER_PYTHON").map(PathBuf::from);
     let python = given.unwrap_or_else(|| repository().join(".venv/bin/python"));
     assert!(python.exists(), "no '{}': `make test` sets up the clients' Python", python.display());

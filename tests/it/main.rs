@@ -4,11 +4,14 @@
 //! Environment: `QUIVER_BIN` (another binary), `QUIVER_PYTHON` (default `.venv/bin/python`), `QUIVER_KILLS` (default
 //! 100) and `QUIVER_SEED` for the kill test.
 
+mod backup;
 mod clients;
+mod deletion;
 mod http;
 mod ingest;
 mod kills;
 mod lifecycle;
+mod object_store;
 mod quiver;
 mod recovery;
 mod segments;

@@ -198,7 +198,8 @@ pub fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).expect("it is earlier than 2262")
 }
 
-fn binary() -> PathBuf {
+/// The program under test.
+pub fn binary() -> PathBuf {
     let given = std::env::var_os("QUIVER_BIN").map(PathBuf::from);
     let built = option_env!("CARGO_BIN_EXE_quiver").map(PathBuf::from);
     given.or(built).expect("cargo builds the binary beside its tests; elsewhere QUIVER_BIN names it")

@@ -1,4 +1,4 @@
-//! `quiver sql`: a statement over Flight SQL to a running store, its rows to a writer. It opens no store.
+//! `quiver sql` (and [`delete`] for `quiver delete`): a statement over Flight SQL to a running store, its rows to a writer. It opens no store.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::time::Duration;
@@ -10,6 +10,8 @@ use base64::prelude::BASE64_STANDARD;
 use futures::TryStreamExt;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
+
+pub mod delete;
 
 use crate::clock::Clock;
 use crate::server::range::parse_time;
@@ -39,6 +41,17 @@ pub enum Error {
         /// The store's words.
         message: String,
     },
+    /// The store's HTTP port does not answer.
+    #[error("cannot reach the store at '{url}': {cause}; is 'quiver serve' running there, and is it the HTTP port?")]
+    NoHttp {
+        /// Where it was looked for.
+        url: String,
+        /// The cause.
+        cause: String,
+    },
+    /// The store said no.
+    #[error("{0}")]
+    Refused(String),
     /// An answer that is not understood.
     #[error("the store's answer can't be read: {0}")]
     Protocol(String),
