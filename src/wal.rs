@@ -68,7 +68,7 @@ pub struct Loss {
     pub path: PathBuf,
     /// Where the first unreadable frame starts.
     pub offset: u64,
-    /// Bytes from there to the end of the file.
+    /// Bytes from there to the next readable frame, or the end of the file.
     pub bytes: u64,
 }
 
@@ -87,7 +87,12 @@ pub struct Wal {
 impl Wal {
     /// Starts a new file for records from `next_seq` on; older files stay as they are.
     pub fn open(dir: &Path, next_seq: u64) -> Result<Wal, Error> {
-        fs::create_dir_all(dir).map_err(|source| Error::Io { action: "create", path: dir.to_owned(), source })?;
+        let failed = |source| Error::Io { action: "create", path: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(failed)?;
+        // The directory's own name must be safe before a frame in it is.
+        if let Some(parent) = dir.parent() {
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+        }
         let (path, file) = create_file(dir, next_seq)?;
         Ok(Wal {
             dir: dir.to_owned(),
@@ -191,22 +196,30 @@ pub fn disk_bytes(dir: &Path) -> u64 {
     files.iter().filter_map(|(_, path)| fs::metadata(path).ok()).map(|found| found.len()).sum()
 }
 
-/// Reads every whole frame from `low_water` on, oldest first, and says what could not be read. A damaged frame ends its
-/// file: what lies behind it can't be told from garbage.
+/// Reads every whole frame from `low_water` on, oldest first, and says what could not be read. Behind a damaged frame it
+/// goes on with the next one that has its checksum.
 pub fn replay(dir: &Path, low_water: u64, mut each: impl FnMut(Frame)) -> Result<Vec<Loss>, Error> {
     let mut losses = Vec::new();
     if !dir.exists() {
         return Ok(losses);
     }
     for (_, path) in list_files(dir)? {
-        let read = read_file(&path, |frame| {
+        let mut wanted = |frame: Frame| {
             if frame.first_seq >= low_water {
                 each(frame);
             }
-        })?;
-        if read.whole_bytes < read.bytes.len() {
-            let (offset, bytes) = (read.whole_bytes as u64, (read.bytes.len() - read.whole_bytes) as u64);
-            losses.push(Loss { path, offset, bytes });
+        };
+        let read = read_file(&path, &mut wanted)?;
+        let mut at = read.whole_bytes;
+        while at < read.bytes.len() {
+            let next = next_frame(&read.bytes, at);
+            let (offset, bytes) = (at as u64, (next.unwrap_or(read.bytes.len()) - at) as u64);
+            losses.push(Loss { path: path.clone(), offset, bytes });
+            at = next.unwrap_or(read.bytes.len());
+            while let Some((frame, frame_bytes)) = read_frame(&read.bytes[at..]) {
+                at += frame_bytes;
+                wanted(frame);
+            }
         }
     }
     Ok(losses)
@@ -263,6 +276,13 @@ pub fn read_file(path: &Path, mut each: impl FnMut(Frame)) -> Result<Read, Error
     Ok(Read { bytes, whole_bytes })
 }
 
+/// Where the next whole frame after `from` starts.
+fn next_frame(bytes: &[u8], from: usize) -> Option<usize> {
+    let magic = FRAME_MAGIC.to_le_bytes();
+    let mut places = memchr::memmem::find_iter(&bytes[from..], &magic).map(|at| from + at);
+    places.find(|at| *at > from && read_frame(&bytes[*at..]).is_some())
+}
+
 /// The frame at the start of `bytes`, and its size on disk; `None` when it is not whole.
 fn read_frame(bytes: &[u8]) -> Option<(Frame, usize)> {
     let header = bytes.get(..FRAME_HEADER_BYTES)?;
@@ -288,8 +308,13 @@ fn create_file(dir: &Path, next_seq: u64) -> Result<(PathBuf, File), Error> {
         let path = path.to_owned();
         move |source| Error::Io { action: "create", path, source }
     };
-    // A file of this name can only be one without frames: two files can't start with the same record.
     let path = dir.join(format!("{next_seq:020}.wal"));
+    // A file of this name has no readable frame: two files can't start with the same record. If there is more in it than
+    // a header, it is kept for whoever wants to look.
+    if fs::metadata(&path).is_ok_and(|found| found.len() > FILE_MAGIC.len() as u64) {
+        let aside = path.with_extension("wal.damaged");
+        fs::rename(&path, &aside).map_err(failed(&aside))?;
+    }
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path).map_err(failed(&path))?;
     file.write_all(FILE_MAGIC).and_then(|()| file.sync_all()).map_err(failed(&path))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))?;
@@ -406,6 +431,29 @@ mod tests {
             damaged[at] ^= 0x10;
             assert!(is_damaged(&damaged), "bit flipped at {at}");
         }
+    }
+
+    #[test]
+    fn frames_behind_a_damaged_one_come_back_and_the_damaged_file_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wal = Wal::open(dir.path(), 1).unwrap();
+        wal.append(1, 2, &[b"first"]);
+        wal.append(3, 2, &[b"second frame"]);
+        wal.append(5, 2, &[b"third"]);
+        wal.sync().unwrap();
+        let path = list_files(dir.path()).unwrap().remove(0).1;
+        let whole = fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        damaged[40] ^= 1;
+        fs::write(&path, &damaged).unwrap();
+        let (frames, losses) = read_all(dir.path(), 0);
+        assert_eq!(frames, vec![frame(1, b"first"), frame(5, b"third")]);
+        assert_eq!(losses, vec![Loss { path: path.clone(), offset: 37, bytes: 36 }]);
+
+        fs::write(&path, &whole[..30]).unwrap();
+        Wal::open(dir.path(), 1).unwrap();
+        assert_eq!(fs::read(path.with_extension("wal.damaged")).unwrap(), &whole[..30]);
+        assert_eq!(list_files(dir.path()).unwrap().len(), 1);
     }
 
     #[test]

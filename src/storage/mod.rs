@@ -116,6 +116,11 @@ pub enum Error {
     /// Another process has the data directory open.
     #[error("another quiver process has '{0}' open; stop it, or choose another --data-dir")]
     Locked(PathBuf),
+    /// There are segments and no catalog that names them.
+    #[error(
+        "the catalog of the segments in '{0}' is missing or new; put 'catalog.sqlite' back (quiver restore), or move the segments away"
+    )]
+    CatalogLost(PathBuf),
     /// The data directory can't be used.
     #[error("can't use the data directory '{path}': {source}")]
     DataDir {
@@ -158,6 +163,7 @@ impl Error {
             Error::Closed | Error::Locked(_) | Error::DataDir { .. } | Error::Wal(_) | Error::Segment(_) => {
                 Kind::Unavailable
             }
+            Error::CatalogLost(_) => Kind::Corrupt,
             Error::Catalog(catalog::Error::Gone { .. }) => Kind::NotFound,
             Error::Catalog(
                 catalog::Error::Damaged { .. }
@@ -398,6 +404,11 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
         move |source| Error::DataDir { path, source }
     };
     std::fs::create_dir_all(data_dir).map_err(failed(data_dir))?;
+    let above = data_dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned));
+    if let Some(above) = above {
+        // A directory above that can't be opened was not made by us.
+        let _ = File::open(above).and_then(|dir| dir.sync_all());
+    }
     let path = paths::lock_file(data_dir);
     let file = File::create(&path).map_err(failed(&path))?;
     match file.try_lock() {

@@ -39,9 +39,10 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
         snapshot.add_segment(segment, options.fields_max);
     }
     view.add_deletions(catalog.deletions().await?);
+    let wal_dir = paths::wal_dir(&options.data_dir);
+    refuse_lost_catalog(&options.data_dir, &view, contents.low_water)?;
     sweep(&options.data_dir, &view)?;
 
-    let wal_dir = paths::wal_dir(&options.data_dir);
     // Numbers start at 1, so that 0 stands before all records: a cursor that has seen nothing.
     let mut next_seq = contents.low_water.max(1);
     let mut failure = None;
@@ -89,6 +90,35 @@ fn restore(view: &mut View, found: &wal::Frame, fields_max: usize) -> Result<(),
     Ok(snapshot.add_batch(Buffered::new(batch, found.first_seq), fields_max)?)
 }
 
+/// A new catalog beside segments that were not written lately is no new store: somebody removed the catalog, and the
+/// segments must not be taken for garbage. (Segments of a first flush that was cut short are in the log still.)
+fn refuse_lost_catalog(data_dir: &Path, view: &View, low_water: u64) -> Result<(), Error> {
+    let root = paths::segments_dir(data_dir);
+    if low_water > 1 || view.tenants.values().any(|found| found.all_segments().next().is_some()) || !root.exists() {
+        return Ok(());
+    }
+    let io = |source| Error::DataDir { path: root.clone(), source };
+    if count_segments(&root).map_err(io)? == 0 {
+        return Ok(());
+    }
+    let mut starts_at_first = false;
+    wal::replay(&paths::wal_dir(data_dir), 0, |frame| starts_at_first |= frame.first_seq <= 1)?;
+    if starts_at_first { Ok(()) } else { Err(Error::CatalogLost(root)) }
+}
+
+fn count_segments(dir: &Path) -> io::Result<usize> {
+    let mut found = 0;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found += count_segments(&path)?;
+        } else if path.extension().is_some_and(|end| end == &paths::SEGMENT_SUFFIX[1..]) {
+            found += 1;
+        }
+    }
+    Ok(found)
+}
+
 /// Removes what a process that died left behind: files the catalog does not name, and spilled queries.
 fn sweep(data_dir: &Path, view: &View) -> Result<(), Error> {
     let root = paths::segments_dir(data_dir);
@@ -102,6 +132,8 @@ fn sweep(data_dir: &Path, view: &View) -> Result<(), Error> {
     }
     fs::create_dir_all(&spill).map_err(io(&spill))?;
     fs::create_dir_all(&root).map_err(io(&root))?;
+    // The names of catalog, log and segments' root must be safe before anything in them is.
+    fs::File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(io(data_dir))?;
     let live: HashSet<_> =
         view.tenants.values().flat_map(|found| found.all_segments()).map(|segment| root.join(&segment.path)).collect();
     let of_live = |path: &Path| {

@@ -91,7 +91,7 @@ fn a_backup_goes_to_s3_and_comes_back() {
 
     let backup = ["backup", "--data-dir", text(dir.path()), "--to", &target, "--keep", "1"];
     let said = s3.ok(&backup);
-    assert!(said.contains("1 segments with 40000 records") && said.contains("; 1 files"), "{said}");
+    assert!(said.contains("1 segments with 40000 records") && said.contains("; 2 files"), "{said}");
     let bytes: u64 = {
         let listed = s3.ok(&["segments", "--data-dir", text(dir.path()), "--format", "json"]);
         serde_json::from_str::<serde_json::Value>(&listed).expect("it is JSON")["bytes"].as_u64().expect("a number")

@@ -36,6 +36,8 @@ const ID_PERCENT_MIN: usize = 80;
 const DICTIONARY_BYTES_MAX: usize = 512 << 10;
 /// Texts longer than this are cut in statistics.
 const STATISTICS_BYTES_MAX: usize = 64;
+/// Directories from a segment's up to the segments' root.
+const DIRECTORY_LEVELS: usize = 4;
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
 /// How much work a file is worth: one that will soon be merged, or one that stays.
@@ -258,7 +260,11 @@ impl FileWriter {
         let index = self.index.finish(&pieces);
         write_index(&index_path, &index).map_err(io)?;
         let dir = path.parent().expect("a segment lies in a directory");
-        fs::rename(&self.unfinished, &path).and_then(|()| sync_dir(dir)).map_err(io)?;
+        fs::rename(&self.unfinished, &path).map_err(io)?;
+        // Class, day, tenant, root: an earlier flush that made one of them may have failed before it was synced.
+        for dir in dir.ancestors().take(DIRECTORY_LEVELS) {
+            sync_dir(dir).map_err(io)?;
+        }
         Ok(Finished { bytes, index_bytes: index.len() as u64, crc32 })
     }
 }
