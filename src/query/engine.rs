@@ -32,6 +32,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
 use super::compare::LooseTypes;
+use super::counted::AnswerFromCounts;
 use super::plan::{self, FieldNames, TABLE};
 use super::scan::NewestFirst;
 use super::table::{Columns, LogsTable, ScanCounts};
@@ -303,6 +304,7 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
         .with_config(config)
         .with_runtime_env(environment)
         .with_default_features()
+        .with_optimizer_rule(Arc::new(AnswerFromCounts))
         .with_physical_optimizer_rule(Arc::new(NewestFirst))
         .with_physical_optimizer_rule(Arc::new(JoinsYield))
         .build();

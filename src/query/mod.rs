@@ -7,6 +7,7 @@ use std::time::Duration;
 
 mod compare;
 mod computed;
+mod counted;
 mod deletion;
 mod engine;
 mod failure;

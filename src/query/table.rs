@@ -22,15 +22,17 @@ use datafusion::prelude::{col, lit};
 use super::TimeRange;
 use super::computed;
 use super::prune::Bounds;
-use super::scan::{Inputs, LogsScan, Stages};
+use super::scan::{Inputs, LogsScan, Stages, open_or_pass_over};
 use super::search::search_of;
 use crate::record::{FieldType, column};
-use crate::storage::{FieldInfo, Segment, Snapshot, Store};
+use crate::storage::segment::OpenSegment;
+use crate::storage::{Buffered, FieldInfo, Segment, Snapshot, Store};
 
 /// Fields that `*` shows at most; the others can be named.
 const WILDCARD_FIELDS_MAX: usize = 1_000;
 
 /// One tenant's records, as one statement needs them.
+#[derive(Clone)]
 pub(super) struct LogsTable {
     store: Arc<Store>,
     snapshot: Arc<Snapshot>,
@@ -156,6 +158,71 @@ impl LogsTable {
         Some(col(column::TIMESTAMP).gt_eq(at(range.from_ns)).and(col(column::TIMESTAMP).lt(at(range.to_ns))))
     }
 
+    /// Only records of this range are seen.
+    pub(super) fn range(&self) -> Option<TimeRange> {
+        self.range
+    }
+
+    /// Whether an active deletion hides records.
+    pub(super) fn hides(&self) -> bool {
+        !self.hidden.is_empty()
+    }
+
+    /// The segments that can hold a match, the newest first; says which are quarantined.
+    pub(super) fn segments(&self, bounds: &Bounds) -> Vec<Arc<Segment>> {
+        let known = &self.snapshot.segments;
+        let mut segments: Vec<Arc<Segment>> =
+            known.iter().filter(|segment| bounds.may_match_segment(segment)).cloned().collect();
+        self.counts.begin(segments.len(), known.len() - segments.len());
+        for segment in self.snapshot.quarantined.iter().filter(|segment| bounds.may_match_segment(segment)) {
+            let reason = segment.history.quarantined.as_deref().unwrap_or("unknown");
+            self.counts.note(format!(
+                "segment {} is quarantined, so {} records may be missing: {reason}",
+                segment.path, segment.records
+            ));
+        }
+        segments.sort_by_key(|segment| std::cmp::Reverse(segment.max_ts));
+        segments
+    }
+
+    /// The batches of the buffer that can hold a match, the newest first.
+    pub(super) fn buffer(&self, bounds: &Bounds) -> Vec<Arc<Buffered>> {
+        self.snapshot.buffer.iter().rev().filter(|batch| bounds.may_match_batch(batch)).cloned().collect()
+    }
+
+    /// Opens a segment; `None` when it is damaged, which is told.
+    pub(super) fn open(&self, segment: &Arc<Segment>) -> Result<Option<Arc<OpenSegment>>> {
+        open_or_pass_over(&self.store, &self.counts, segment)
+    }
+
+    /// A scan of these batches and segments.
+    pub(super) fn scan_of(
+        &self,
+        state: &dyn Session,
+        output: &SchemaRef,
+        filters: &[Expr],
+        buffer: Vec<Arc<Buffered>>,
+        segments: Vec<Arc<Segment>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let bounds = Bounds::of(filters, self.range, |name| self.is_stored(name));
+        let hidden = self.hidden.iter().cloned();
+        let filters: Vec<Expr> = filters.iter().cloned().chain(self.range_filter()).chain(hidden).collect();
+        let stages = Stages::plan(self, state, output, &filters)?;
+        let whole = segments.len() == self.snapshot.segments.len() && buffer.len() == self.snapshot.buffer.len();
+        let inputs = Inputs {
+            store: self.store.clone(),
+            segments,
+            buffer,
+            search: search_of(&filters, |name| self.is_stored(name)),
+            conditions: bounds.conditions(),
+            counts: self.counts.clone(),
+            all: (filters.is_empty() && whole).then(|| self.all()),
+        };
+        let partitions = state.config().target_partitions().max(1);
+        Ok(Arc::new(LogsScan::new(inputs, stages, output.clone(), partitions, limit)))
+    }
+
     /// How many records there are, and between which times.
     fn all(&self) -> (usize, Option<(i64, i64)>) {
         let segments = self.snapshot.segments.iter();
@@ -195,34 +262,8 @@ impl TableProvider for LogsTable {
             None => self.schema.clone(),
         };
         let bounds = Bounds::of(filters, self.range, |name| self.is_stored(name));
-        let hidden = self.hidden.iter().cloned();
-        let filters: Vec<Expr> = filters.iter().cloned().chain(self.range_filter()).chain(hidden).collect();
-
-        let known = self.snapshot.segments.len();
-        let mut segments: Vec<Arc<Segment>> =
-            self.snapshot.segments.iter().filter(|segment| bounds.may_match_segment(segment)).cloned().collect();
-        self.counts.begin(segments.len(), known - segments.len());
-        for segment in self.snapshot.quarantined.iter().filter(|segment| bounds.may_match_segment(segment)) {
-            let reason = segment.history.quarantined.as_deref().unwrap_or("unknown");
-            self.counts.note(format!(
-                "segment {} is quarantined, so {} records may be missing: {reason}",
-                segment.path, segment.records
-            ));
-        }
-        segments.sort_by_key(|segment| std::cmp::Reverse(segment.max_ts));
-        let buffer = self.snapshot.buffer.iter().rev().filter(|batch| bounds.may_match_batch(batch)).cloned().collect();
-        let stages = Stages::plan(self, state, &output, &filters)?;
-        let inputs = Inputs {
-            store: self.store.clone(),
-            segments,
-            buffer,
-            search: search_of(&filters, |name| self.is_stored(name)),
-            conditions: bounds.conditions(),
-            counts: self.counts.clone(),
-            all: filters.is_empty().then(|| self.all()),
-        };
-        let partitions = state.config().target_partitions().max(1);
-        Ok(Arc::new(LogsScan::new(inputs, stages, output, partitions, limit)))
+        let (segments, buffer) = (self.segments(&bounds), self.buffer(&bounds));
+        self.scan_of(state, &output, filters, buffer, segments, limit)
     }
 }
 

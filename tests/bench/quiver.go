@@ -77,8 +77,16 @@ func startFresh(ctx context.Context, s settings, name string) (*running, error) 
 	return r, r.start(ctx)
 }
 
+// keepAll is the configuration of a store under measurement: the records are of a fixed time, which must not expire.
+const keepAll = "[[retention]]\nmatch = \"\"\nkeep = \"forever\"\n"
+
 func (r *running) start(ctx context.Context) error {
-	started, err := store.Start(ctx, store.Options{Binary: r.settings.binary, DataDir: r.dir, Logs: r.log})
+	config := filepath.Join(r.settings.work, "quiver.toml")
+	if err := os.WriteFile(config, []byte(keepAll), 0o644); err != nil {
+		return err
+	}
+	options := store.Options{Binary: r.settings.binary, DataDir: r.dir, Logs: r.log, Env: []string{"QUIVER_CONFIG=" + config}}
+	started, err := store.Start(ctx, options)
 	r.Store = started
 	return err
 }
@@ -183,15 +191,15 @@ func (r *running) load(ctx context.Context, job load.Job) (*ingest, error) {
 	return measured, err
 }
 
-// settle flushes and waits for compaction.
+// settle flushes, compacts, and waits until nothing is left to do.
 func (r *running) settle(ctx context.Context) error {
-	response, err := r.http.Post("http://"+r.HTTP+"/api/v1/admin/flush", "", nil)
+	response, err := r.http.Post("http://"+r.HTTP+"/api/v1/admin/compact", "", nil)
 	if err != nil {
 		return err
 	}
 	response.Body.Close()
-	if response.StatusCode >= 300 && response.StatusCode != http.StatusNotFound {
-		return fmt.Errorf("flush: %s", response.Status)
+	if response.StatusCode >= 300 {
+		return fmt.Errorf("compact: %s", response.Status)
 	}
 	deadline, quietSince := time.Now().Add(settleTimeout), time.Time{}
 	for {

@@ -53,24 +53,36 @@ pub(super) struct Inputs {
     pub all: Option<(usize, Option<(i64, i64)>)>,
 }
 
+/// Opens a segment; `None` when it is damaged: it is reported, and the answer goes on without it.
+pub(super) fn open_or_pass_over(
+    store: &Store,
+    counts: &ScanCounts,
+    segment: &Arc<Segment>,
+) -> Result<Option<Arc<OpenSegment>>> {
+    match store.open_segment(segment) {
+        Ok(open) => Ok(Some(open)),
+        Err(error) => pass_over(store, counts, segment, error).map(|()| None),
+    }
+}
+
+fn pass_over(store: &Store, counts: &ScanCounts, segment: &Segment, error: ReadError) -> Result<()> {
+    let ReadError::Damaged { reason, .. } = &error else { return Err(source::damaged(error)) };
+    store.report_damage(segment.id, reason.clone());
+    counts.note(format!(
+        "segment {} is damaged and left out with its {} records ({reason}); it is kept for repair",
+        segment.path, segment.records
+    ));
+    Ok(())
+}
+
 impl Inputs {
-    /// Opens a segment; `None` when it is damaged, which is reported.
     fn open(&self, segment: &Arc<Segment>) -> Result<Option<Arc<OpenSegment>>> {
-        match self.store.open_segment(segment) {
-            Ok(open) => Ok(Some(open)),
-            Err(error) => self.without(segment, error).map(|()| None),
-        }
+        open_or_pass_over(&self.store, &self.counts, segment)
     }
 
     /// Goes on without a damaged segment.
     fn without(&self, segment: &Segment, error: ReadError) -> Result<()> {
-        let ReadError::Damaged { reason, .. } = &error else { return Err(source::damaged(error)) };
-        self.store.report_damage(segment.id, reason.clone());
-        self.counts.note(format!(
-            "segment {} is damaged and left out with its {} records ({reason}); it is kept for repair",
-            segment.path, segment.records
-        ));
-        Ok(())
+        pass_over(&self.store, &self.counts, segment, error)
     }
 
     /// Records of a row group that can match.
