@@ -21,9 +21,10 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_aggregate::expr_fn::sum;
+use datafusion::logical_expr::TableScanBuilder;
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, TableScan};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown};
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions as physical;
@@ -77,11 +78,14 @@ fn counted(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
     let mut used = Used::default();
     let fits = scan.fetch.is_none()
         && aggregate.group_expr.iter().all(|expr| used.allows(expr))
-        && aggregate.aggr_expr.iter().all(|expr| count_of(expr).is_some_and(|filter| filter.is_none_or(|filter| used.allows(filter))));
+        && aggregate
+            .aggr_expr
+            .iter()
+            .all(|expr| count_of(expr).is_some_and(|filter| filter.is_none_or(|filter| used.allows(filter))));
     let Some(filters) = Filters::of(table, &scan.filters).filter(|_| fits) else { return Ok(None) };
 
     let counts = CountsTable { table: table.clone(), filters, used };
-    let scan = TableScan::try_new(scan.table_name.clone(), provider_as_source(Arc::new(counts)), None, Vec::new(), None)?;
+    let scan = TableScanBuilder::new(scan.table_name.clone(), provider_as_source(Arc::new(counts))).build()?;
     let sums = aggregate.aggr_expr.iter().enumerate().map(|(at, expr)| {
         let filter = count_of(expr).flatten().cloned();
         let sum = sum(col(Column::new(Some(scan.table_name.clone()), COUNT)));
@@ -235,19 +239,23 @@ impl Filters {
         if table.hides() || !table.is_stored(column::LEVEL) || !table.is_stored(column::SERVICE) {
             return None;
         }
+        // A scan is given its conditions without the table's name.
+        let filters: Vec<Expr> = filters.iter().cloned().map(unqualified).collect::<Result<_>>().ok()?;
         let mut on_keys = Vec::new();
         let mut timed = Vec::new();
         for conjunct in filters.iter().flat_map(|filter| split_conjunction(filter)) {
             if bounds_time(conjunct) {
                 timed.push(conjunct.clone());
-            } else if Used::default().allows(conjunct) && conjunct.column_refs().iter().all(|found| found.name != column::TIMESTAMP) {
+            } else if Used::default().allows(conjunct)
+                && conjunct.column_refs().iter().all(|found| found.name != column::TIMESTAMP)
+            {
                 on_keys.push(conjunct.clone());
             } else {
                 return None;
             }
         }
         let time = Bounds::of(&timed, table.range(), |_| true).timestamp;
-        Some(Filters { all: filters.to_vec(), on_keys, time })
+        Some(Filters { all: filters, on_keys, time })
     }
 
     /// The whole minutes of the range: from the first to before the second. **Units**: minutes since the epoch.
@@ -274,7 +282,6 @@ impl Filters {
         let schema = Arc::new(Schema::new(vec![text(column::LEVEL), text(column::SERVICE)]));
         let columns: Vec<ArrayRef> = vec![Arc::new(levels.finish()), Arc::new(services.finish())];
         let batch = RecordBatch::try_new(schema.clone(), columns)?;
-        let condition = unqualified(condition)?;
         let condition = state.create_physical_expr(condition, &DFSchema::try_from(schema.as_ref().clone())?)?;
         let decided = condition.evaluate(&batch)?.into_array(counts.keys.len())?;
         let decided = as_boolean_array(&decided)?;
@@ -289,7 +296,8 @@ fn bounds_time(conjunct: &Expr) -> bool {
         Expr::BinaryExpr(found) => {
             use datafusion::logical_expr::Operator::{Eq, Gt, GtEq, Lt, LtEq};
             matches!(found.op, Eq | Gt | GtEq | Lt | LtEq)
-                && (is_timestamp(&found.left) && is_time(&found.right) || is_time(&found.left) && is_timestamp(&found.right))
+                && (is_timestamp(&found.left) && is_time(&found.right)
+                    || is_time(&found.left) && is_timestamp(&found.right))
         }
         Expr::Between(found) => {
             !found.negated && is_timestamp(&found.expr) && is_time(&found.low) && is_time(&found.high)
@@ -348,10 +356,8 @@ impl CountsTable {
             .iter()
             .zip(allowed)
             .map(|((level, service), allowed)| {
-                let key = (
-                    level.as_deref().filter(|_| self.used.level),
-                    service.as_deref().filter(|_| self.used.service),
-                );
+                let key =
+                    (level.as_deref().filter(|_| self.used.level), service.as_deref().filter(|_| self.used.service));
                 let next = places.len();
                 allowed.then(|| *places.entry(key).or_insert(next))
             })
@@ -424,14 +430,15 @@ impl CountsTable {
     /// Records, each counted as one.
     fn ones(&self, scan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         let read = scan.schema();
-        let columns = schema().fields().iter().map(|field| {
-            let expr: Arc<dyn PhysicalExpr> = if field.name() == COUNT {
-                physical::lit(1_i64)
-            } else {
-                physical::col(field.name(), &read)?
-            };
-            Ok(ProjectionExpr { expr, alias: field.name().clone() })
-        }).collect::<Result<Vec<_>>>()?;
+        let columns = schema()
+            .fields()
+            .iter()
+            .map(|field| {
+                let expr: Arc<dyn PhysicalExpr> =
+                    if field.name() == COUNT { physical::lit(1_i64) } else { physical::col(field.name(), &read)? };
+                Ok(ProjectionExpr { expr, alias: field.name().clone() })
+            })
+            .collect::<Result<Vec<_>>>()?;
         Ok(Arc::new(ProjectionExec::try_new(columns, scan)?))
     }
 }
@@ -474,7 +481,14 @@ impl TableProvider for CountsTable {
             }
         }
         let columns: BTreeSet<&str> = [column::TIMESTAMP, column::LEVEL, column::SERVICE].into();
-        let output: SchemaRef = Arc::new(Schema::new(schema().fields().iter().filter(|field| columns.contains(field.name().as_str())).cloned().collect::<Vec<_>>()));
+        let output: SchemaRef = Arc::new(Schema::new(
+            schema()
+                .fields()
+                .iter()
+                .filter(|field| columns.contains(field.name().as_str()))
+                .cloned()
+                .collect::<Vec<_>>(),
+        ));
         let batch = self.batch(sums)?;
         let mut parts: Vec<Arc<dyn ExecutionPlan>> =
             vec![MemorySourceConfig::try_new_exec(&[vec![batch]], schema(), None)?];

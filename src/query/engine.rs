@@ -14,6 +14,7 @@ use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
 };
 use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
@@ -27,17 +28,20 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
+use super::admission::Admission;
 use super::compare::LooseTypes;
 use super::counted::AnswerFromCounts;
 use super::plan::{self, FieldNames, TABLE};
 use super::scan::NewestFirst;
 use super::table::{Columns, LogsTable, ScanCounts};
 use super::yielding::JoinsYield;
-use super::{Error, Field, FieldValue, FieldValuesRequest, Options, Request, Stats, TimeRange, failure, output};
+use super::{
+    Error, Field, FieldValue, FieldValuesRequest, Options, Request, Stats, TimeRange, failure, output, percentile,
+};
 use crate::record::{FieldType, Tenant, column};
 use crate::storage::{Snapshot, Store};
 
@@ -53,7 +57,7 @@ pub struct Engine {
     state: SessionState,
     threads: Mutex<Option<Runtime>>,
     handle: tokio::runtime::Handle,
-    admission: Arc<Semaphore>,
+    admission: Arc<Admission>,
     metrics: Arc<Metrics>,
 }
 
@@ -89,7 +93,7 @@ impl Engine {
             state: base_state(&options, environment),
             handle: threads.handle().clone(),
             threads: Mutex::new(Some(threads)),
-            admission: Arc::new(Semaphore::new(options.concurrency_max.max(1))),
+            admission: Arc::new(Admission::new(options.concurrency_max)),
             metrics: Arc::default(),
             store,
             options,
@@ -143,6 +147,7 @@ impl Engine {
             deadline: request.timeout.unwrap_or(self.options.timeout_max).min(self.options.timeout_max),
             rows_max: self.options.rows_max,
             handle: self.handle.clone(),
+            tenant: request.tenant,
             admission: self.admission.clone(),
             metrics: self.metrics.clone(),
         })
@@ -246,8 +251,7 @@ impl Engine {
 
     /// Waits for running queries, at most `grace`, then ends the threads.
     pub async fn close(&self, grace: Duration) {
-        let permits = u32::try_from(self.options.concurrency_max.max(1)).unwrap_or(u32::MAX);
-        if tokio::time::timeout(grace, self.admission.acquire_many(permits)).await.is_err() {
+        if tokio::time::timeout(grace, self.admission.idle()).await.is_err() {
             tracing::warn!(?grace, "queries still run and are cancelled");
         }
         self.admission.close();
@@ -282,10 +286,8 @@ impl Drop for Engine {
 fn environment(store: &Store, options: &Options) -> datafusion::error::Result<Arc<RuntimeEnv>> {
     let named = std::num::NonZeroUsize::new(CONSUMERS_NAMED).expect("it is not zero");
     let pool = TrackConsumersPool::new(FairSpillPool::new(options.memory_bytes_max), named);
-    let environment = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
-        .with_temp_file_path(store.spill_dir())
-        .build_arc()?;
+    let environment =
+        RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_temp_file_path(store.spill_dir()).build_arc()?;
     Ok(environment)
 }
 
@@ -311,6 +313,8 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
     let planners: Vec<_> =
         std::iter::once(Arc::new(LooseTypes) as _).chain(state.expr_planners().iter().cloned()).collect();
     state = SessionStateBuilder::new_from_existing(state).with_expr_planners(planners).build();
+    let replaced = state.register_udaf(percentile::approx_percentile_cont());
+    debug_assert!(replaced.is_ok_and(|replaced| replaced.is_some()), "DataFusion has a function of that name");
     state
 }
 
@@ -365,7 +369,8 @@ pub struct Prepared {
     deadline: Duration,
     rows_max: usize,
     handle: tokio::runtime::Handle,
-    admission: Arc<Semaphore>,
+    tenant: Tenant,
+    admission: Arc<Admission>,
     metrics: Arc<Metrics>,
 }
 
@@ -436,7 +441,7 @@ async fn drive(query: Prepared, batches: Batches, progress: Arc<Progress>) {
 }
 
 async fn answer(query: &Prepared, batches: &Batches, progress: &Progress) -> Result<(), Error> {
-    let _admitted = query.admission.acquire().await.map_err(|_| Error::Closed)?;
+    let _place = query.admission.enter(&query.tenant).await.ok_or(Error::Closed)?;
     let failed = |error: &_| failure::of_execution(error);
     let mut stream = execute_stream(query.physical.clone(), query.context.clone()).map_err(|error| failed(&error))?;
     let mut rows_left = query.rows_max;

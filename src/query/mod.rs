@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+mod admission;
 mod compare;
 mod computed;
 mod counted;
@@ -12,6 +13,7 @@ mod deletion;
 mod engine;
 mod failure;
 mod output;
+mod percentile;
 mod plan;
 mod prune;
 mod scan;

@@ -102,7 +102,8 @@ fn of_call(call: &ScalarFunction, is_stored: &dyn Fn(&str) -> bool) -> Search {
             Some("i") => true,
             _ => return Search::Any,
         };
-        return match (call.args.first().and_then(|arg| column_in_case(arg, is_stored)), call.args.get(1).and_then(text)) {
+        return match (call.args.first().and_then(|arg| column_in_case(arg, is_stored)), call.args.get(1).and_then(text))
+        {
             (Some((column, lowered)), Some(pattern)) => of_pattern(column, pattern, any_case || lowered),
             _ => Search::Any,
         };
@@ -169,9 +170,8 @@ fn required(column: &str, pattern: &Hir, any_case: bool) -> Search {
             Ok(text) => holds(column, Needle { any_case, ..Needle::anywhere(text) }),
             Err(_) => Search::Any,
         },
-        HirKind::Class(_) => letter(pattern).map_or(Search::Any, |letter| {
-            holds(column, Needle { any_case: true, ..Needle::anywhere(letter) })
-        }),
+        HirKind::Class(_) => letter(pattern)
+            .map_or(Search::Any, |letter| holds(column, Needle { any_case: true, ..Needle::anywhere(letter) })),
         HirKind::Capture(capture) => required(column, &capture.sub, any_case),
         HirKind::Repetition(repetition) if repetition.min > 0 => required(column, &repetition.sub, any_case),
         HirKind::Concat(parts) => Search::all(of_sequence(column, parts, any_case)),
@@ -289,7 +289,10 @@ mod tests {
         check(strpos(message(), lit("x")).gt(lit(0_i64)), anywhere("x"));
         check(starts_with(message(), lit("x")), holds("message", Needle { at_start: true, ..Needle::anywhere("x") }));
         check(col("trace_id").eq(lit("ab")), equals("trace_id", "ab"));
-        check(col("a").in_list(vec![lit("x"), lit("y")], false), Search::OneOf(vec![equals("a", "x"), equals("a", "y")]));
+        check(
+            col("a").in_list(vec![lit("x"), lit("y")], false),
+            Search::OneOf(vec![equals("a", "x"), equals("a", "y")]),
+        );
         check(message().like(lit("%a%")).or(message().like(lit("%b%"))), {
             Search::OneOf(vec![anywhere("a"), anywhere("b")])
         });

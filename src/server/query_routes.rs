@@ -15,6 +15,7 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::json;
 use tracing::warn;
@@ -30,6 +31,8 @@ use super::{App, Caller, answer, query};
 const WRITE_ROWS_MAX: usize = 4_096;
 /// Fewer rows are written on the async thread.
 const INLINE_ROWS_MAX: usize = 128;
+/// Tells what the reader should know of an answer, where that is known before its first row.
+const NOTICE_HEADER: &str = "x-quiver-notice";
 const VALUES_DEFAULT: usize = 100;
 const VALUES_MAX: usize = 10_000;
 
@@ -63,14 +66,22 @@ pub(super) async fn sql(
     let writer = Writer::new(format, planned.schema()).map_err(|error| unwritable(&error))?;
     let mut answer = planned.run();
     let first = answer.next().await.transpose()?;
-    let mut output = Output { answer, ready: first, waiting: None, writer: Some(writer), format };
+    let told = answer.stats().notices;
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    for notice in &told {
+        // A notice that no header can hold is told at the end, or ends the answer.
+        headers.extend(HeaderValue::from_str(notice).map(|notice| (HeaderName::from_static(NOTICE_HEADER), notice)));
+    }
+    let told = headers.get_all(NOTICE_HEADER).iter().count();
+    let mut output = Output { answer, ready: first, waiting: None, writer: Some(writer), format, told };
     // The first rows are written before the status is: what can't be written in this format is a 400 too.
     let head = output.next().await?;
     let rest = futures::stream::try_unfold(output, async |mut output: Output| -> Result<_, Error> {
         Ok(output.next().await?.map(|bytes| (bytes, output)))
     });
     let body = futures::stream::iter(head.map(Ok)).chain(rest);
-    Ok(([(CONTENT_TYPE, format.content_type())], Body::from_stream(body)).into_response())
+    Ok((headers, Body::from_stream(body)).into_response())
 }
 
 fn format(parameters: &SqlParameters, request: &Request) -> Result<Format, Error> {
@@ -119,6 +130,8 @@ struct Output {
     /// `None` when everything was written.
     writer: Option<Writer>,
     format: Format,
+    /// How many notices the headers tell.
+    told: usize,
 }
 
 impl Output {
@@ -169,9 +182,19 @@ impl Output {
                 warn!("an answer was broken off: {cut}");
                 return Err(cut);
             }
+            Format::Csv | Format::Arrow if stats.notices.len() > self.told => {
+                let notices = stats.notices.join("; ");
+                warn!("an answer was broken off: {notices}");
+                return Err(Error::Query(query::Error::Corrupt(notices)));
+            }
             _ => writer.finish().map_err(|error| unwritable(&error))?,
         };
         match self.format {
+            Format::Ndjson if !stats.truncated => {
+                for notice in &stats.notices {
+                    bytes.extend_from_slice(format!("{}\n", json!({ "notice": notice })).as_bytes());
+                }
+            }
             Format::Ndjson if stats.truncated => bytes.extend_from_slice(format!("{}\n", cut.to_json()).as_bytes()),
             // The engine's notices tell of the cut too.
             Format::Table => {

@@ -10,8 +10,8 @@ use arrow::datatypes::{Int64Type, TimestampNanosecondType};
 use super::schema::{self, FieldInfo};
 use crate::record::batch::{self, Error};
 
-/// Batches at least this long are never merged any more.
-const MERGED_ROWS_MAX: usize = 16_384;
+/// Batches at least this long are never merged any more: each merge copies, and a scan takes such batches well.
+const MERGED_ROWS_MAX: usize = 2_048;
 /// Batches whose columns together pass this are not merged: a wide, sparse batch costs more than a second one.
 const MERGED_COLUMNS_MAX: usize = 512;
 

@@ -377,7 +377,9 @@ impl Store {
         let work = move || {
             let kept = |batch: &RecordBatch| {
                 let numbers = batch.column_by_name(column::SEQ)?.as_primitive_opt::<Int64Type>()?;
-                Some(numbers.values().iter().map(|seq| Some(seqs.binary_search(seq).is_err())).collect::<BooleanArray>())
+                Some(
+                    numbers.values().iter().map(|seq| Some(seqs.binary_search(seq).is_err())).collect::<BooleanArray>(),
+                )
             };
             let inputs = std::slice::from_ref(&segment);
             let new = segment::merge(&root, inputs, columns_max, id, &kept, &AtomicBool::new(false))?;

@@ -80,9 +80,7 @@ impl Source {
         match self {
             // The buffer is in memory: its columns are cut when they are loaded.
             Source::Buffer(batch, range) => Source::Buffer(batch.clone(), range.clone()),
-            Source::Segment(open, row_group, ranges) => {
-                Source::Segment(open.clone(), *row_group, narrow(ranges, kept))
-            }
+            Source::Segment(open, row_group, ranges) => Source::Segment(open.clone(), *row_group, narrow(ranges, kept)),
         }
     }
 
@@ -241,8 +239,8 @@ fn read_segment(
         return batch_of(schema, columns.collect::<Result<Vec<_>>>()?, rows);
     }
     let group_rows = open.metadata().row_group(row_group).num_rows() as usize;
-    let selection = (rows < group_rows)
-        .then(|| RowSelection::from_consecutive_ranges(ranges.iter().cloned(), group_rows));
+    let selection =
+        (rows < group_rows).then(|| RowSelection::from_consecutive_ranges(ranges.iter().cloned(), group_rows));
     counts.bytes.fetch_add(open.stored_bytes(row_group, &places) * rows as u64 / group_rows.max(1) as u64, Relaxed);
     let batches = open.read(row_group, &places, selection, rows).map_err(damaged)?;
     let batches = batches.collect::<Result<Vec<RecordBatch>, ReadError>>().map_err(damaged)?;

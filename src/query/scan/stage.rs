@@ -46,12 +46,7 @@ pub(in crate::query) struct Stages {
 
 impl Stages {
     /// Plans the reading of `output` for records that meet all `filters`.
-    pub fn plan(
-        table: &LogsTable,
-        state: &dyn Session,
-        output: &SchemaRef,
-        filters: &[Expr],
-    ) -> Result<Stages> {
+    pub fn plan(table: &LogsTable, state: &dyn Session, output: &SchemaRef, filters: &[Expr]) -> Result<Stages> {
         let mut stages = Stages::of(table, state, output, filters, &[])?;
         // A sort by time may come above: then records are found by their time first, and loaded at the end.
         if output.index_of(column::TIMESTAMP).is_ok() {
@@ -70,9 +65,9 @@ impl Stages {
         first: &[&str],
     ) -> Result<Stages> {
         let conjuncts: Vec<&Expr> = filters.iter().flat_map(|filter| split_conjunction(filter)).collect();
-        let (cheap, dear): (Vec<&Expr>, Vec<&Expr>) = conjuncts.into_iter().partition(|conjunct| {
-            conjunct.column_refs().iter().all(|column| is_cheap(table, &column.name))
-        });
+        let (cheap, dear): (Vec<&Expr>, Vec<&Expr>) = conjuncts
+            .into_iter()
+            .partition(|conjunct| conjunct.column_refs().iter().all(|column| is_cheap(table, &column.name)));
         let mut loaded: Vec<FieldRef> = Vec::new();
         let mut find = Vec::new();
         let mut also: BTreeSet<&str> = first.iter().copied().collect();

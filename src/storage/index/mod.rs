@@ -196,11 +196,8 @@ struct Sections {
 impl Sections {
     fn add(&mut self, kind: Kind, column: Option<&str>, body: Vec<u8>, pack: bool) -> &mut Section {
         let unpacked = if pack { body.len() as u64 } else { 0 };
-        let body = if pack {
-            zstd::bulk::compress(&body, ZSTD_LEVEL).expect("memory to memory does not fail")
-        } else {
-            body
-        };
+        let body =
+            if pack { zstd::bulk::compress(&body, ZSTD_LEVEL).expect("memory to memory does not fail") } else { body };
         self.list.push(Section {
             kind,
             column: column.map(str::to_owned),
@@ -340,7 +337,8 @@ impl Index {
         if let Some(terms) = self.terms.get() {
             return Ok(Some(terms));
         }
-        let parts = [Kind::Words, Kind::WordBlocks, Kind::WordBlockLengths].map(|kind| self.section(kind, Some(column)));
+        let parts =
+            [Kind::Words, Kind::WordBlocks, Kind::WordBlockLengths].map(|kind| self.section(kind, Some(column)));
         let [Some(words), Some(blocks), Some(lengths)] = parts else { return Ok(None) };
         let set = |members: &[u32]| {
             let mut set = BlockSet::empty(self.blocks);
@@ -477,8 +475,7 @@ mod tests {
         let mut builder = IndexBuilder::new(["trace_id".to_owned()]);
         let many = 3_000;
         let ids: Vec<String> = (0..many).map(|n| format!("{n:032x}")).collect();
-        let messages: Vec<&str> =
-            (0..many).map(|n| if n == 2_500 { "card declined" } else { "all is well" }).collect();
+        let messages: Vec<&str> = (0..many).map(|n| if n == 2_500 { "card declined" } else { "all is well" }).collect();
         builder.add_row_group(&records(messages, ids.iter().map(String::as_str).collect()));
         builder.add_row_group(&records(vec!["card declined again"], vec!["x"]));
         let bytes = builder.finish(&[1, 2]);

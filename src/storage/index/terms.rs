@@ -83,10 +83,6 @@ fn is_word(bytes: &[u8]) -> bool {
     bytes.len() <= WORD_BYTES_MAX && bytes.iter().filter(|byte| byte.is_ascii_digit()).count() <= WORD_DIGITS_MAX
 }
 
-fn is_letters(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| KINDS[usize::from(*byte)] != DIGIT)
-}
-
 /// Calls `each` with every term of `text`; `lower` is room for one.
 fn each_term(text: &[u8], lower: &mut Vec<u8>, mut each: impl FnMut(Term<'_>)) {
     let mut at = 0;
@@ -350,14 +346,42 @@ impl Terms {
 
     /// The blocks that have a term of which `part` is the whole, the start, the end or anything; `None`: nearly all.
     fn find_part(&self, part: &[u8], open_start: bool, open_end: bool) -> Option<BlockSet> {
-        let mut set = BlockSet::empty(self.blocks);
-        if open_start || open_end {
-            let hidden = if !is_letters(part) || part.len() < RUN_BYTES_MIN { &self.opaque } else { &self.overlong };
-            set.unite(hidden);
-            if set.is_full() {
-                return None;
+        let mut set = if open_start || open_end {
+            self.find_hidden(part, open_start, open_end)
+        } else {
+            BlockSet::empty(self.blocks)
+        };
+        if set.is_full() && self.blocks > 0 {
+            return None;
+        }
+        self.unite_words(part, open_start, open_end, &mut set).then_some(set)
+    }
+
+    /// The blocks with an opaque term that `part` may be a part of: all that have one, unless `part` has letters that
+    /// tell, which are words.
+    fn find_hidden(&self, part: &[u8], open_start: bool, open_end: bool) -> BlockSet {
+        if part.len() >= RUN_BYTES_MIN && part.iter().all(|byte| KINDS[usize::from(*byte)] != DIGIT) {
+            // Its run of letters in an opaque term is a word, and found as one, unless it is too long.
+            return self.overlong.clone();
+        }
+        let mut hidden = self.opaque.clone();
+        let mut at = 0;
+        for run in part.split(|byte| KINDS[usize::from(*byte)] == DIGIT) {
+            let (first, last) = (at == 0, at + run.len() == part.len());
+            at += run.len() + 1;
+            if run.len() < RUN_BYTES_MIN {
+                continue;
+            }
+            let mut with_run = self.overlong.clone();
+            if self.unite_words(run, first && open_start, last && open_end, &mut with_run) {
+                hidden.intersect(&with_run);
             }
         }
+        hidden
+    }
+
+    /// Adds the blocks of the words of which `part` is the whole, the start, the end or anything; `false`: too many.
+    fn unite_words(&self, part: &[u8], open_start: bool, open_end: bool, set: &mut BlockSet) -> bool {
         let mut framed = Vec::with_capacity(part.len() + 2);
         framed.extend((!open_start).then_some(b'\n'));
         framed.extend_from_slice(part);
@@ -365,17 +389,17 @@ impl Terms {
         let mut next = 0;
         for (found, place) in memchr::memmem::find_iter(&self.blob, &framed).enumerate() {
             if found >= MATCHES_MAX {
-                return None;
+                return false;
             }
             // The blob begins with '\n', so a framed part may start one byte before its word.
             let inside = place as u32 + u32::from(!open_start);
             let at = self.starts.partition_point(|start| *start <= inside) - 1;
             if at >= next {
-                self.unite_blocks(at, &mut set);
+                self.unite_blocks(at, set);
                 next = at + 1;
             }
         }
-        Some(set)
+        true
     }
 
     fn unite_blocks(&self, word: usize, set: &mut BlockSet) {
@@ -474,6 +498,11 @@ mod tests {
         check(Needle::anywhere("order 123456789:"), &[0]);
         check(Needle::anywhere("order 12345"), &[0]);
         check(Needle::anywhere("86d081884c"), &[0, 1, 2]);
+        let rare = build(&[&["zxq7rareneedle42"], &["deadbeef1234567"], &["plain"]]);
+        let found = |text: &str| look_up(&rare, &Needle::anywhere(text)).iter().collect::<Vec<_>>();
+        assert_eq!(found("zxq7rareneedle42"), [0]);
+        assert_eq!(found("7rareneedle4"), [0]);
+        assert_eq!(found("7needle4"), [0_u32; 0]);
     }
 
     #[test]

@@ -71,15 +71,27 @@ impl IdForm {
             }
             _ => {}
         }
-        let mut place = 0;
-        while place < text.len() {
-            if self == IdForm::Uuid && HYPHENS.contains(&place) {
-                place += 1;
-                continue;
+        // One test at the end instead of one for each digit: only a byte that is none sets the upper bits.
+        let mut seen = 0;
+        let mut take = |digits: &[u8]| {
+            for pair in digits.as_chunks::<2>().0 {
+                let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
+                seen |= high | low;
+                into[at] = high << 4 | (low & 15);
+                at += 1;
             }
-            into[at] = nibble(text[place])? << 4 | nibble(text[place + 1])?;
-            at += 1;
-            place += 2;
+        };
+        if self == IdForm::Uuid {
+            let mut start = 0;
+            for end in HYPHENS.into_iter().chain([UUID_TEXT_BYTES]) {
+                take(&text[start..end]);
+                start = end + 1;
+            }
+        } else {
+            take(text);
+        }
+        if seen > 15 {
+            return None;
         }
         Some(at)
     }
@@ -126,13 +138,17 @@ impl IdForm {
     }
 }
 
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+/// The value of a lower-case hexadecimal digit; [`NO_DIGIT`] for other bytes.
+static NIBBLES: [u8; 256] = {
+    let mut nibbles = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        nibbles[b"0123456789abcdef"[value] as usize] = value as u8;
+        value += 1;
     }
-}
+    nibbles
+};
+const NO_DIGIT: u8 = 0xff;
 
 #[cfg(test)]
 mod tests {

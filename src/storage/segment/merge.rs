@@ -54,7 +54,11 @@ pub fn merge(
     let mut output = Output {
         file: root.join(&path),
         ids: common_ids(&open, &schema),
-        time_unit: open.iter().map(OpenSegment::time_unit).max_by_key(|unit| fineness(*unit)).unwrap_or(TimeUnit::Nanosecond),
+        time_unit: open
+            .iter()
+            .map(OpenSegment::time_unit)
+            .max_by_key(|unit| fineness(*unit))
+            .unwrap_or(TimeUnit::Nanosecond),
         moved: schema::beyond(&schema, columns_max),
         writer: None,
         summary: Summary::default(),
@@ -212,9 +216,8 @@ fn run(sources: &mut [Source<'_>], output: &mut Output, stop: &AtomicBool) -> Re
         loop {
             let Some(head) = sources[at].head.as_mut() else { break };
             let key = head.key(head.row);
-            let beyond = limit.as_ref().is_some_and(|limit| {
-                key > (limit.0, limit.1, limit.2.as_deref(), limit.3, limit.4)
-            });
+            let beyond =
+                limit.as_ref().is_some_and(|limit| key > (limit.0, limit.1, limit.2.as_deref(), limit.3, limit.4));
             if beyond {
                 break;
             }
@@ -293,15 +296,20 @@ struct Output {
 impl Output {
     fn write(&mut self, group: &mut Group) -> Result<(), Error> {
         let schema = group.batches[0].schema();
-        let column = |at: usize| -> Result<ArrayRef, Error> {
-            let parts: Vec<&dyn Array> = group.batches.iter().map(|batch| batch.column(at).as_ref()).collect();
-            Ok(interleave(&parts, &group.rows)?)
+        let Group { batches, seqs, rows, .. } = std::mem::take(group);
+        // Column by column, each let go once it is copied: a row group is never in memory twice.
+        let mut parts: Vec<Vec<ArrayRef>> = vec![Vec::with_capacity(batches.len()); schema.fields().len()];
+        for batch in batches {
+            let (_, columns, _) = batch.into_parts();
+            parts.iter_mut().zip(columns).for_each(|(part, column)| part.push(column));
+        }
+        let gather = |part: Vec<ArrayRef>| -> Result<ArrayRef, Error> {
+            let arrays: Vec<&dyn Array> = part.iter().map(AsRef::as_ref).collect();
+            Ok(interleave(&arrays, &rows)?)
         };
-        let columns = (0..schema.fields().len()).map(column).collect::<Result<Vec<_>, _>>()?;
-        let seqs: Vec<&dyn Array> = group.seqs.iter().map(|seq| seq as &dyn Array).collect();
-        let seq = interleave(&seqs, &group.rows)?;
-        *group = Group::default();
-
+        let columns = parts.into_iter().map(gather).collect::<Result<Vec<_>, _>>()?;
+        let seqs: Vec<&dyn Array> = seqs.iter().map(|seq| seq as &dyn Array).collect();
+        let seq = interleave(&seqs, &rows)?;
         let mut records = RecordBatch::try_new(schema, columns)?;
         if !self.moved.is_empty() {
             let moved: Vec<&str> = self.moved.iter().map(String::as_str).collect();
@@ -326,10 +334,8 @@ impl Output {
         let summary = &mut self.summary;
         let timestamps = records.column(0).as_primitive::<TimestampNanosecondType>();
         let seqs = records.column(records.num_columns() - 1).as_primitive::<Int64Type>();
-        let (timestamps, seqs) = (
-            super::bounds(timestamps.values().iter().copied()),
-            super::bounds(seqs.values().iter().copied()),
-        );
+        let (timestamps, seqs) =
+            (super::bounds(timestamps.values().iter().copied()), super::bounds(seqs.values().iter().copied()));
         let join = |known: (i64, i64), new: (i64, i64), first: bool| {
             if first { new } else { (known.0.min(new.0), known.1.max(new.1)) }
         };

@@ -38,7 +38,7 @@ pub const FORMAT_VERSION: &str = "2";
 const NS_PER_DAY: i64 = 86_400_000_000_000;
 const NS_PER_WINDOW: i64 = 3_600_000_000_000;
 /// Most records of a row group.
-const ROW_GROUP_ROWS_MAX: usize = 131_072;
+const ROW_GROUP_ROWS_MAX: usize = 65_536;
 /// A row group is closed at the end of a window only when it holds this many: tiny row groups cost more than they prune.
 const ROW_GROUP_ROWS_MIN: usize = 8_192;
 /// Records of a data page: the smallest piece that is decompressed for one record.
@@ -328,7 +328,7 @@ mod tests {
         check(&[5], &[(0, 5)]);
         check(&[10_000, 10_000], &[(0, 10_000), (10_000, 10_000)]);
         check(&[100, 200, 9_000, 7], &[(0, 9_300), (9_300, 7)]);
-        check(&[200_000], &[(0, 131_072), (131_072, 68_928)]);
+        check(&[100_000], &[(0, 65_536), (65_536, 34_464)]);
     }
 
     #[test]
