@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
+    /// Memory of the whole process.
+    pub memory_max: Share,
     /// `[[retention]]`
     pub retention: Vec<Retention>,
     /// `[server]`
@@ -34,14 +36,11 @@ pub struct Server {
     /// Address of the gRPC port.
     pub grpc: String,
     /// Largest request body.
-    #[serde(with = "size")]
-    pub body_bytes_max: usize,
+    pub body_bytes_max: Share,
     /// Largest body after decompression.
-    #[serde(with = "size")]
-    pub decompressed_bytes_max: usize,
-    /// Bytes of all bodies being read and decoded.
-    #[serde(with = "size")]
-    pub in_flight_bytes_max: usize,
+    pub decompressed_bytes_max: Share,
+    /// Bytes of all requests being read, decoded and kept.
+    pub in_flight_bytes_max: Share,
     /// Requests served at once.
     pub requests_max: usize,
     /// Time for a body to arrive.
@@ -91,8 +90,7 @@ pub struct Ingest {
     /// Field columns of a request.
     pub columns_max: usize,
     /// Bytes of values one request may become.
-    #[serde(with = "size")]
-    pub batch_bytes_max: usize,
+    pub batch_bytes_max: Share,
     /// Rejected lines told one by one.
     pub rejections_max: usize,
     /// How far in the future a timestamp may lie.
@@ -121,17 +119,14 @@ pub struct Storage {
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Size at which the buffer is flushed.
-    #[serde(with = "size")]
-    pub flush_bytes_max: usize,
+    pub flush_bytes_max: Share,
     /// Age at which the buffer is flushed.
     #[serde(with = "duration")]
     pub flush_age_max: Duration,
     /// Buffered plus flushing bytes.
-    #[serde(with = "size")]
-    pub buffer_bytes_max: usize,
+    pub buffer_bytes_max: Share,
     /// Footers and indexes of segments kept in memory.
-    #[serde(with = "size")]
-    pub open_bytes_max: usize,
+    pub open_bytes_max: Share,
     /// Columns of a segment.
     pub columns_max: usize,
     /// Field names known to a tenant.
@@ -183,8 +178,7 @@ pub struct Query {
     #[serde(with = "duration")]
     pub timeout_max: Duration,
     /// Memory of all running queries.
-    #[serde(with = "size")]
-    pub memory_bytes_max: usize,
+    pub memory_bytes_max: Share,
     /// Rows of one answer.
     pub rows_max: usize,
     /// Queries at once.
@@ -222,6 +216,49 @@ pub enum LogFormat {
     Json,
 }
 
+/// A size, or what is chosen for it: `"auto"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Share {
+    /// A part of `memory_max`.
+    #[default]
+    Auto,
+    /// So many bytes.
+    Bytes(usize),
+}
+
+impl Share {
+    /// The size that was typed or, in a [`Config`](super::Config), chosen.
+    pub fn bytes(self) -> usize {
+        match self {
+            Share::Bytes(bytes) => bytes,
+            Share::Auto => unreachable!("validation chooses every size"),
+        }
+    }
+
+    /// The size, `chosen` where none was typed.
+    pub(super) fn settle(&mut self, chosen: usize) -> usize {
+        if *self == Share::Auto {
+            *self = Share::Bytes(chosen);
+        }
+        self.bytes()
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Share, D::Error> {
+        size::deserialize_or_auto(from).map(|bytes| bytes.map_or(Share::Auto, Share::Bytes))
+    }
+}
+
+impl Serialize for Share {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Share::Auto => to.serialize_str(size::AUTO),
+            Share::Bytes(bytes) => size::serialize(bytes, to),
+        }
+    }
+}
+
 /// Sizes: `65536` or `"64KiB"`.
 pub(super) mod size {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -245,14 +282,27 @@ pub(super) mod size {
         Text(String),
     }
 
+    /// Stands for a size that is chosen.
+    pub const AUTO: &str = "auto";
+
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
-        let bytes = match Typed::deserialize(from)? {
-            Typed::Number(bytes) => Some(bytes),
-            Typed::Text(text) => Some(
-                parse(&text).ok_or_else(|| D::Error::custom(format!("'{text}' is not a size such as \"64MiB\"")))?,
-            ),
+        bytes_of(Typed::deserialize(from)?).map_err(D::Error::custom)
+    }
+
+    /// As [`deserialize`]; `None` for `"auto"`.
+    pub fn deserialize_or_auto<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+        match Typed::deserialize(from)? {
+            Typed::Text(text) if text.trim() == AUTO => Ok(None),
+            typed => bytes_of(typed).map(Some).map_err(D::Error::custom),
+        }
+    }
+
+    fn bytes_of(typed: Typed) -> Result<usize, String> {
+        let bytes = match typed {
+            Typed::Number(bytes) => bytes,
+            Typed::Text(text) => parse(&text).ok_or_else(|| format!("'{text}' is not a size such as \"64MiB\""))?,
         };
-        bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(|| D::Error::custom("size is out of range"))
+        usize::try_from(bytes).map_err(|_| "size is out of range".to_owned())
     }
 
     pub fn serialize<S: Serializer>(bytes: &usize, to: S) -> Result<S::Ok, S::Error> {

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 mod file;
+mod memory;
 
-pub use file::{Auth, File, Ingest, Log, LogFormat, Query, QuotaOrder, Retention, Server, Storage};
+pub use file::{Auth, File, Ingest, Log, LogFormat, Query, QuotaOrder, Retention, Server, Share, Storage};
 
 /// The documented defaults, as a file that can be edited.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -85,6 +86,8 @@ pub struct Flags {
 /// What is in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Bytes of the whole process; the sizes below are parts of it.
+    pub memory_max: usize,
     /// Ports and limits of requests; tokens of `tokens_file` are among `auth.tokens`.
     pub server: Server,
     /// Limits of lines and fields, names that are recognised.
@@ -118,7 +121,7 @@ impl Config {
         }
         let typed = File::deserialize(table)
             .map_err(|error| Error::Given { origin: "settings".to_owned(), message: error.message().to_owned() })?;
-        validate(typed)
+        validate(typed, memory::available)
     }
 
     /// What is in force, as TOML; secrets are masked.
@@ -127,6 +130,7 @@ impl Config {
         server.auth.tokens.iter_mut().for_each(|token| *token = "***".to_owned());
         server.auth.users.values_mut().for_each(|password| *password = "***".to_owned());
         let file = File {
+            memory_max: Share::Bytes(self.memory_max),
             retention: self.retention.clone(),
             server,
             ingest: self.ingest.clone(),
@@ -268,8 +272,9 @@ fn flag_settings(flags: &Flags) -> Result<Vec<(String, String, String)>, Error> 
     Ok(settings)
 }
 
-/// Typed → validated.
-fn validate(mut typed: File) -> Result<Config, Error> {
+/// Typed → validated. `available` tells the memory there is, in bytes.
+fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config, Error> {
+    let memory_max = memory::share_out(&mut typed, available)?;
     let server = &mut typed.server;
     server.http = address("server.http", &server.http)?;
     server.grpc = address("server.grpc", &server.grpc)?;
@@ -278,17 +283,17 @@ fn validate(mut typed: File) -> Result<Config, Error> {
     }
     check_auth(&mut server.auth)?;
     let positive = [
-        ("server.body_bytes_max", server.body_bytes_max),
-        ("server.decompressed_bytes_max", server.decompressed_bytes_max),
+        ("server.body_bytes_max", server.body_bytes_max.bytes()),
+        ("server.decompressed_bytes_max", server.decompressed_bytes_max.bytes()),
         ("server.requests_max", server.requests_max),
         ("ingest.line_bytes_max", typed.ingest.line_bytes_max),
-        ("ingest.batch_bytes_max", typed.ingest.batch_bytes_max),
-        ("storage.flush_bytes_max", typed.storage.flush_bytes_max),
+        ("ingest.batch_bytes_max", typed.ingest.batch_bytes_max.bytes()),
+        ("storage.flush_bytes_max", typed.storage.flush_bytes_max.bytes()),
         ("storage.columns_max", typed.storage.columns_max),
         ("storage.compact_target_bytes", typed.storage.compact_target_bytes),
         ("storage.merge_bytes_max", typed.storage.merge_bytes_max),
         ("storage.fields_max", typed.storage.fields_max),
-        ("query.memory_bytes_max", typed.query.memory_bytes_max),
+        ("query.memory_bytes_max", typed.query.memory_bytes_max.bytes()),
         ("query.rows_max", typed.query.rows_max),
         ("query.concurrency_max", typed.query.concurrency_max),
         ("query.sql_bytes_max", typed.query.sql_bytes_max),
@@ -297,15 +302,16 @@ fn validate(mut typed: File) -> Result<Config, Error> {
         return Err(setting(name, "must be more than 0"));
     }
     // A body takes its compressed and its decompressed size; one that could never be taken would be retried for ever.
-    if server.in_flight_bytes_max < server.body_bytes_max.saturating_add(server.decompressed_bytes_max) {
+    let in_flight = server.in_flight_bytes_max.bytes();
+    if in_flight < server.body_bytes_max.bytes().saturating_add(server.decompressed_bytes_max.bytes()) {
         let message = "must be at least server.body_bytes_max + server.decompressed_bytes_max";
         return Err(setting("server.in_flight_bytes_max", message));
     }
     // The permits of a tokio semaphore, one for each KiB.
-    if server.in_flight_bytes_max / 1024 > u32::MAX as usize {
+    if in_flight / 1024 > u32::MAX as usize {
         return Err(setting("server.in_flight_bytes_max", "must be less than 4TiB"));
     }
-    if typed.storage.buffer_bytes_max < typed.storage.flush_bytes_max {
+    if typed.storage.buffer_bytes_max.bytes() < typed.storage.flush_bytes_max.bytes() {
         return Err(setting("storage.buffer_bytes_max", "must be at least storage.flush_bytes_max"));
     }
     if typed.storage.data_dir.as_os_str().is_empty() {
@@ -320,8 +326,9 @@ fn validate(mut typed: File) -> Result<Config, Error> {
     if typed.query.threads == 0 {
         typed.query.threads = std::thread::available_parallelism().map_or(1, usize::from);
     }
-    let File { retention, server, ingest, storage, query, log } = typed;
-    Ok(Config { server, ingest, storage, retention, query, log })
+    memory::check_sum(&typed, memory_max)?;
+    let File { retention, server, ingest, storage, query, log, .. } = typed;
+    Ok(Config { memory_max, server, ingest, storage, retention, query, log })
 }
 
 fn setting(setting: &'static str, message: impl fmt::Display) -> Error {
@@ -427,7 +434,7 @@ mod tests {
         let config = config.unwrap();
         assert_eq!(config.server.http, "127.0.0.1:3");
         assert_eq!(config.storage.flush_age_max, Duration::from_secs(2));
-        assert_eq!(config.storage.flush_bytes_max, 1 << 20);
+        assert_eq!(config.storage.flush_bytes_max.bytes(), 1 << 20);
         assert_eq!(config.query.rows_max, 7);
         assert_eq!(config.server.auth.tokens, ["a", "b"]);
         assert_eq!(config.server.auth.users["grafana"], "secret");
@@ -459,6 +466,12 @@ mod tests {
             ("[storage]\nquota_order = \"newest\"\n", ":2: unknown variant 'newest'"),
             ("[query]\nrows_max = 0\n", "setting 'query.rows_max': must be more than 0"),
             ("[storage]\nbuffer_bytes_max = 1\n", "setting 'storage.buffer_bytes_max': must be at least"),
+            ("memory_max = \"100MiB\"\n", "setting 'memory_max': must be at least 256MiB"),
+            ("memory_max = \"much\"\n", ":1: 'much' is not a size"),
+            (
+                "memory_max = \"1GiB\"\n[query]\nmemory_bytes_max = \"900MiB\"\n",
+                "setting 'memory_max': 1GiB has no room for query.memory_bytes_max = 900MiB beside the other parts",
+            ),
             ("[server.auth]\ntokens = [\"a b\"]\n", "setting 'server.auth.tokens'"),
             ("[server.auth.users]\ngrafana = \"\"\n", "user 'grafana' has no password"),
             ("[server.auth]\ntokens_file = \"/does/not/exist\"\n", "cannot read '/does/not/exist'"),

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanArray, Float64Array, Int64Array, NullBufferBuilder, StringArray, StringBuilder,
-    TimestampNanosecondArray,
+    ArrayRef, BinaryBuilder, BooleanArray, DictionaryArray, Float64Array, Int32Builder, Int64Array, NullBufferBuilder,
+    StringArray, StringBuilder, TimestampNanosecondArray,
 };
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Field, Schema};
@@ -27,10 +27,9 @@ pub(super) mod slot {
     pub const MESSAGE: Slot = 2;
     pub const TRACE_ID: Slot = 3;
     pub const SPAN_ID: Slot = 4;
-    pub const SHAPE: Slot = 5;
-    pub const OVERFLOW: Slot = 6;
+    pub const OVERFLOW: Slot = 5;
     /// The first field column.
-    pub const FIELDS: Slot = 7;
+    pub const FIELDS: Slot = 6;
 }
 
 const FIXED: [&str; slot::FIELDS as usize] = [
@@ -39,7 +38,6 @@ const FIXED: [&str; slot::FIELDS as usize] = [
     column::MESSAGE,
     column::TRACE_ID,
     column::SPAN_ID,
-    column::SHAPE,
     column::OVERFLOW,
 ];
 
@@ -82,6 +80,8 @@ pub(super) struct Columns {
     columns: Vec<Column>,
     slots: HashMap<Box<str>, Slot>,
     times: Vec<i64>,
+    /// Places among the shapes that [`Columns::finish`] is given.
+    shapes: Int32Builder,
     raw: BinaryBuilder,
     /// Bytes of all texts so far, and what numbers, offsets and nulls take.
     bytes: usize,
@@ -96,6 +96,7 @@ impl Columns {
             columns: FIXED.iter().map(column).collect(),
             slots: HashMap::new(),
             times: Vec::new(),
+            shapes: Int32Builder::new(),
             raw: BinaryBuilder::new(),
             bytes: 0,
         }
@@ -134,32 +135,37 @@ impl Columns {
         self.columns[slot as usize].push(row, cell);
     }
 
-    /// Ends the row.
-    pub fn end_row(&mut self, time_ns: i64, raw: Option<&[u8]>) {
+    /// Ends the row. `shape` is its place among the shapes that [`Columns::finish`] will be given.
+    pub fn end_row(&mut self, time_ns: i64, shape: Option<u32>, raw: Option<&[u8]>) {
         self.times.push(time_ns);
         // A number or an offset for each column, whether the row has a value or will be filled with a null.
-        self.bytes += 8 * (2 + self.columns.len()) + raw.map_or(0, <[u8]>::len);
+        self.bytes += 8 * (3 + self.columns.len()) + raw.map_or(0, <[u8]>::len);
+        self.shapes.append_option(shape.map(|shape| shape as i32));
         self.raw.append_option(raw);
     }
 
     /// The batch, in the order of [`crate::record::column`].
-    pub fn finish(mut self) -> RecordBatch {
+    pub fn finish(mut self, shapes: &[Box<str>]) -> RecordBatch {
         let rows = self.times.len();
         let times = TimestampNanosecondArray::from(std::mem::take(&mut self.times)).with_timezone("UTC");
         let mut fields: Vec<Field> = Vec::with_capacity(self.columns.len() + 2);
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len() + 2);
-        let mut raw: Option<ArrayRef> = Some(Arc::new(self.raw.finish()));
+        let shapes = StringArray::from_iter_values(shapes.iter());
+        let shapes = DictionaryArray::try_new(self.shapes.finish(), Arc::new(shapes));
+        let shapes = shapes.expect("each row names a shape of the batch");
         fields.extend(batch::fixed_field(column::TIMESTAMP));
         arrays.push(Arc::new(times));
         let mut fixed: Vec<Column> = self.columns.drain(..FIXED.len()).collect();
-        let hidden = fixed.split_off(slot::SHAPE as usize);
-        for column in fixed.into_iter().chain(self.columns).chain(hidden) {
+        let overflow = fixed.split_off(slot::OVERFLOW as usize);
+        let mut hidden: Vec<(&str, ArrayRef)> =
+            vec![(column::SHAPE, Arc::new(shapes)), (column::RAW, Arc::new(self.raw.finish()))];
+        for column in fixed.into_iter().chain(self.columns).chain(overflow) {
             if let Some(field) = batch::fixed_field(&column.name) {
-                if field.name() == column::OVERFLOW
-                    && let Some(raw) = raw.take()
-                {
-                    fields.extend(batch::fixed_field(column::RAW));
-                    arrays.push(raw);
+                if field.name() == column::OVERFLOW {
+                    for (name, array) in hidden.drain(..) {
+                        fields.extend(batch::fixed_field(name));
+                        arrays.push(array);
+                    }
                 }
                 fields.push(field);
                 arrays.push(column.finish_text(rows));
@@ -295,9 +301,9 @@ mod tests {
             if let Some(cell) = cell {
                 columns.push(slot, *cell);
             }
-            columns.end_row(0, None);
+            columns.end_row(0, None, None);
         }
-        columns.finish().column_by_name("x").unwrap().clone()
+        columns.finish(&[]).column_by_name("x").unwrap().clone()
     }
 
     #[test]
@@ -330,11 +336,15 @@ mod tests {
         assert_eq!(columns.slot("a", 3), Some(a));
         columns.push(a, Cell::Integer(1, "1"));
         columns.push(b, Cell::Integer(1, "1"));
-        columns.end_row(5, Some(b"raw"));
-        let batch = columns.finish();
+        columns.end_row(5, Some(1), Some(b"raw"));
+        let batch = columns.finish(&["x".into(), "y".into()]);
         let names: Vec<&str> = batch.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
         assert_eq!(names, column::CORE.into_iter().chain(["b", "a"]).chain(column::HIDDEN).collect::<Vec<_>>());
         assert_eq!(batch.column_by_name(column::RAW).unwrap().data_type(), &DataType::Binary);
+        let shapes = batch.column_by_name(column::SHAPE).unwrap();
+        assert_eq!(shapes.data_type(), &batch::shape_type());
+        let shapes = arrow::compute::cast(shapes, &DataType::Utf8).unwrap();
+        assert_eq!(shapes.as_string::<i32>().value(0), "y");
         assert!(empty > b);
     }
 }

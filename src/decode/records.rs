@@ -47,6 +47,7 @@ pub(super) struct Records<'o> {
 struct Shapes {
     texts: Vec<Box<str>>,
     ids: HashMap<Box<str>, u32>,
+    bytes: usize,
 }
 
 impl Shapes {
@@ -58,6 +59,7 @@ impl Shapes {
             return None;
         }
         let id = self.texts.len() as u32;
+        self.bytes += shape.len();
         self.texts.push(shape.into());
         self.ids.insert(shape.into(), id);
         Some(id)
@@ -206,13 +208,13 @@ impl<'o> Records<'o> {
 
     /// The batch, and what was not accepted.
     pub fn finish(self) -> Decoded {
-        Decoded { batch: self.columns.finish(), rejected: self.rejected, rejected_count: self.rejected_count }
+        Decoded { batch: self.columns.finish(&self.shapes.texts), rejected: self.rejected, rejected_count: self.rejected_count }
     }
 
     /// Whether the line keeps the limits; it is rejected when not.
     fn fits(&mut self, line: &[u8], place: usize) -> Result<bool, Error> {
         let batch_bytes_max = self.options.batch_bytes_max.min(i32::MAX as usize - (64 << 20));
-        if self.columns.bytes() + line.len() > batch_bytes_max {
+        if self.columns.bytes() + self.shapes.bytes + line.len() > batch_bytes_max {
             return Err(Error::TooLarge(batch_bytes_max));
         }
         if line.len() > self.options.line_bytes_max {
@@ -375,9 +377,6 @@ impl<'o> Records<'o> {
         if let Some(level) = self.outer.level().or(self.row.level) {
             columns.push(slot::LEVEL, Cell::Text(level.as_str()));
         }
-        if let Some(shape) = ending.shape {
-            columns.push(slot::SHAPE, Cell::Text(&self.shapes.texts[shape as usize]));
-        }
         if !self.outer.overflow().is_empty() || !self.row.overflow.is_empty() {
             let mut object = self.outer.overflow().to_string();
             if object.is_empty() {
@@ -389,7 +388,7 @@ impl<'o> Records<'o> {
             overflow::close(&mut object);
             columns.push(slot::OVERFLOW, Cell::Text(&object));
         }
-        columns.end_row(self.row.time.unwrap_or(ending.time_ns), ending.raw);
+        columns.end_row(self.row.time.unwrap_or(ending.time_ns), ending.shape, ending.raw);
     }
 }
 

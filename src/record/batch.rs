@@ -7,8 +7,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringBuilder, new_null_array};
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Float64Array, Int32Array, Int64Array, StringBuilder,
+    new_null_array,
+};
+use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 use super::{FieldType, column, number};
@@ -40,10 +44,17 @@ pub fn fixed_field(name: &str) -> Option<Field> {
         column::TIMESTAMP => (DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())), false),
         column::SEQ => (DataType::Int64, false),
         column::RAW => (DataType::Binary, true),
+        column::SHAPE => (shape_type(), true),
         _ if column::CORE.contains(&name) || column::HIDDEN.contains(&name) => (DataType::Utf8, true),
         _ => return None,
     };
     Some(Field::new(name, data_type, nullable))
+}
+
+/// The type of `_shape` in memory. The lines of a batch have few shapes, and a shape is about as long as its line: as a
+/// text for each row they took more memory than all other columns together.
+pub fn shape_type() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }
 
 /// The schema that holds all batches: core columns, then fields in order of first appearance with unified types, then the
@@ -144,7 +155,76 @@ pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, E
 pub fn concat(batches: &[RecordBatch]) -> Result<RecordBatch, Error> {
     let schema = unified_schema_of(batches);
     let conformed = batches.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
-    Ok(arrow::compute::concat_batches(&schema, &conformed)?)
+    let columns = (0..schema.fields().len()).map(|at| {
+        let parts: Vec<&ArrayRef> = conformed.iter().map(|batch| batch.column(at)).collect();
+        join(&parts, arrow::compute::concat)
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+}
+
+/// A column of the rows that `indices` names as (part, row), in that order. **Errors**: as [`concat`].
+pub fn interleave(parts: &[&ArrayRef], indices: &[(usize, usize)]) -> Result<ArrayRef, Error> {
+    join(parts, |parts| arrow::compute::interleave(parts, indices))
+}
+
+/// Makes one column of many. Dictionaries are made one first, of the texts that are used, each once; Arrow would put them
+/// behind each other, and they would grow with every merge.
+fn join(
+    parts: &[&ArrayRef],
+    take: impl Fn(&[&dyn Array]) -> Result<ArrayRef, ArrowError>,
+) -> Result<ArrayRef, Error> {
+    let dictionaries: Option<Vec<&DictionaryArray<Int32Type>>> =
+        parts.iter().map(|part| part.as_dictionary_opt::<Int32Type>()).collect();
+    let Some(dictionaries) = dictionaries.filter(|found| !found.is_empty()) else {
+        let parts: Vec<&dyn Array> = parts.iter().map(|part| part.as_ref()).collect();
+        return Ok(take(&parts)?);
+    };
+    let (keys, texts) = one_dictionary(&dictionaries)?;
+    let keys: Vec<&dyn Array> = keys.iter().map(|keys| keys as &dyn Array).collect();
+    let keys = take(&keys)?.as_primitive::<Int32Type>().clone();
+    Ok(Arc::new(DictionaryArray::try_new(keys, texts)?))
+}
+
+/// The keys of all dictionaries in one, and its texts.
+fn one_dictionary(dictionaries: &[&DictionaryArray<Int32Type>]) -> Result<(Vec<Int32Array>, ArrayRef), Error> {
+    let first = dictionaries[0].values();
+    if dictionaries.iter().all(|dictionary| Arc::ptr_eq(dictionary.values(), first)) {
+        return Ok((dictionaries.iter().map(|dictionary| dictionary.keys().clone()).collect(), first.clone()));
+    }
+    let mut places: HashMap<&str, i32> = HashMap::new();
+    let mut texts = StringBuilder::new();
+    let mut bytes = 0;
+    let mut all_keys = Vec::with_capacity(dictionaries.len());
+    for dictionary in dictionaries {
+        let own = dictionary.values().as_string_opt::<i32>().ok_or_else(|| Error::Type {
+            name: column::SHAPE.to_owned(),
+            from: dictionary.data_type().clone(),
+            to: shape_type(),
+        })?;
+        let mut known: Vec<Option<i32>> = vec![None; own.len()];
+        let mut place_of = |key: i32| {
+            let key = usize::try_from(key).ok().filter(|key| own.is_valid(*key))?;
+            Some(*known[key].get_or_insert_with(|| {
+                let (text, next) = (own.value(key), places.len() as i32);
+                *places.entry(text).or_insert_with(|| {
+                    bytes += text.len();
+                    if bytes <= i32::MAX as usize {
+                        texts.append_value(text);
+                    }
+                    next
+                })
+            }))
+        };
+        let keys: Int32Array = dictionary.keys().iter().map(|key| key.and_then(&mut place_of)).collect();
+        all_keys.push(keys);
+    }
+    if bytes > i32::MAX as usize {
+        return Err(Error::TooLong(column::SHAPE));
+    }
+    Ok((all_keys, Arc::new(texts.finish())))
 }
 
 /// The column in a wider type; text of numbers as JavaScript prints them. **Errors**: when `to` is narrower.
@@ -237,6 +317,35 @@ mod tests {
         let texts = all.column_by_name("b").unwrap().as_string::<i32>();
         assert_eq!(texts.iter().collect::<Vec<_>>(), [Some("true"), Some("false"), None, Some("y")]);
         assert!(conform(&floats, &integers.schema()).is_err());
+    }
+
+    fn shapes(texts: &[Option<&str>]) -> ArrayRef {
+        Arc::new(texts.iter().copied().collect::<DictionaryArray<Int32Type>>())
+    }
+
+    fn texts_of(array: &ArrayRef) -> Vec<Option<String>> {
+        let texts = arrow::compute::cast(array, &DataType::Utf8).unwrap();
+        texts.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn dictionaries_of_shapes_become_one() {
+        let old = batch(vec![("_shape", Arc::new(StringArray::from(vec![Some("b"), None])))]);
+        let new = batch(vec![("_shape", shapes(&[Some("unused"), Some("a"), None, Some("b")]).slice(1, 3))]);
+        let without = batch(vec![("n", Arc::new(Int64Array::from(vec![1])))]);
+        let all = concat(&[old, new.clone(), without, new]).unwrap();
+        let column = all.column_by_name("_shape").unwrap();
+        let wanted = ["b", "", "a", "", "b", "", "a", "", "b"].map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()));
+        assert_eq!(texts_of(column), wanted);
+        assert_eq!(column.as_dictionary::<Int32Type>().values().len(), 2, "each text once, none that is not used");
+
+        let picked = interleave(&[column, &shapes(&[Some("c"), Some("a")])], &[(1, 1), (0, 0), (1, 0), (0, 1)]).unwrap();
+        assert_eq!(texts_of(&picked), ["a", "b", "c", ""].map(|text| Some(text.to_owned()).filter(|text| !text.is_empty())));
+        let halves = [column.slice(0, 4), column.slice(4, 5)];
+        let again = join(&[&halves[0], &halves[1]], arrow::compute::concat).unwrap();
+        assert!(Arc::ptr_eq(again.as_dictionary::<Int32Type>().values(), column.as_dictionary::<Int32Type>().values()));
+        let view = widen(column, &DataType::Utf8View).unwrap();
+        assert_eq!(texts_of(&view), wanted);
     }
 
     #[test]

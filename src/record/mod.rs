@@ -30,8 +30,9 @@ pub mod column {
     pub const SPAN_ID: &str = "span_id";
     /// Order of arrival (`Int64`, never null, unique per store): given by storage, not part of a decoded batch.
     pub const SEQ: &str = "_seq";
-    /// The line's shape (`Utf8`, see [`super::shape`]): its text with a placeholder for each value that lives in a column;
-    /// null: see `_raw`, and where that is null too the line is the message.
+    /// The line's shape (a dictionary of `Utf8` in memory, `Utf8` in segments; see [`super::shape`]): its text with a
+    /// placeholder for each value that lives in a column; null: see `_raw`, and where that is null too the line is the
+    /// message.
     pub const SHAPE: &str = "_shape";
     /// The line as received (`Binary`), only where shape and columns cannot give it back.
     pub const RAW: &str = "_raw";

@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, BooleanArray, Float64Array, Int64Array, StringArray,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, BooleanArray, Float64Array, Int32Array, Int64Array, StringArray,
     StringBuilder, StringViewArray, TimestampNanosecondArray,
 };
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampNanosecondType};
 use arrow::record_batch::RecordBatch;
 
 use super::quote::Quote;
@@ -173,6 +173,7 @@ pub fn columns_of(template: &Template) -> Vec<&str> {
 enum Values {
     Text(StringArray),
     View(StringViewArray),
+    Shared(Int32Array, StringArray),
     Integer(Int64Array),
     Float(Float64Array),
     Boolean(BooleanArray),
@@ -193,7 +194,11 @@ impl Values {
             DataType::Timestamp(TimeUnit::Nanosecond, _) => {
                 Values::Time(array.as_primitive::<TimestampNanosecondType>().clone())
             }
-            // Dictionaries, large and binary views: what else holds text is made plain once.
+            DataType::Dictionary(key, text) if (&**key, &**text) == (&DataType::Int32, &DataType::Utf8) => {
+                let dictionary = array.as_dictionary::<Int32Type>();
+                Values::Shared(dictionary.keys().clone(), dictionary.values().as_string::<i32>().clone())
+            }
+            // Other dictionaries, large and binary views: what else holds text is made plain once.
             _ => match arrow::compute::cast(array, &DataType::Utf8) {
                 Ok(text) => Values::Text(text.as_string::<i32>().clone()),
                 Err(_) => Values::Absent,
@@ -205,6 +210,10 @@ impl Values {
         match self {
             Values::Text(array) => array.is_valid(row).then(|| array.value(row)),
             Values::View(array) => array.is_valid(row).then(|| array.value(row)),
+            Values::Shared(keys, texts) => {
+                let key = keys.is_valid(row).then(|| keys.value(row) as usize)?;
+                texts.is_valid(key).then(|| texts.value(key))
+            }
             _ => None,
         }
     }
@@ -214,6 +223,7 @@ impl Values {
         match self {
             Values::Text(array) if array.is_valid(row) => write_text(array.value(row), kind, out),
             Values::View(array) if array.is_valid(row) => write_text(array.value(row), kind, out),
+            Values::Shared(..) => self.text(row).into_iter().for_each(|text| write_text(text, kind, out)),
             Values::Integer(array) if array.is_valid(row) => match kind {
                 Kind::Number(style) => number::write_integer_as(array.value(row), style, out),
                 Kind::Time(style) => time::write(array.value(row), style, out),
@@ -440,9 +450,10 @@ mod tests {
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![12, 200]));
         let texts = arrow::compute::cast(&numbers, &DataType::Utf8).unwrap();
         let views = arrow::compute::cast(&numbers, &DataType::Utf8View).unwrap();
+        let shared = arrow::compute::cast(&texts, &super::super::batch::shape_type()).unwrap();
         let floats = arrow::compute::cast(&numbers, &DataType::Float64).unwrap();
         let template = Template::parse("status=⟨n status⟩;").unwrap();
-        for array in [numbers, texts, views, floats] {
+        for array in [numbers, texts, views, shared, floats] {
             let batch = RecordBatch::try_from_iter([("status", array)]).unwrap();
             let mut out = Vec::new();
             render(&template, &batch, 1, &mut out);

@@ -23,7 +23,7 @@ const STEP: usize = 256 << 10;
 /// A zstd frame may ask for a window of this many bits (32 MiB); more would be memory that no limit counts.
 const ZSTD_WINDOW_BITS_MAX: u32 = 25;
 
-/// The memory that all bodies share.
+/// The memory that all bodies, and what becomes of them, share.
 #[derive(Debug, Clone)]
 pub struct Budget {
     units: Arc<Semaphore>,
@@ -56,6 +56,20 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Holds `bytes` from now on, as what was read has become something else. **Errors**: as [`Lease::grow`].
+    pub fn change_to(&mut self, bytes: usize) -> Result<(), Error> {
+        // More than there is can only be had alone.
+        let bytes = bytes.min(self.budget.bytes_max / UNIT * UNIT);
+        if let Some(more) = bytes.checked_sub(self.bytes) {
+            return self.grow(more);
+        }
+        self.bytes = bytes;
+        if let Some(permit) = &mut self.permit {
+            drop(permit.split(permit.num_permits() - bytes.div_ceil(UNIT)));
+        }
+        Ok(())
+    }
+
     /// Takes `bytes` more. **Errors**: [`Error::Busy`] when the budget is spent; it never waits, so that requests that
     /// hold a part each can't wait for one another.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
@@ -318,7 +332,14 @@ mod tests {
         second.grow(1 << 20).unwrap();
         let third = read(&HeaderMap::new(), Body::from("x"), &LIMITS, &mut budget.lease()).await;
         assert!(matches!(third, Err(Error::Busy { .. })));
-        drop((lease, second));
+        second.change_to(5 * UNIT - 1).unwrap();
+        assert_eq!(budget.used(), (1 << 20) + 5 * UNIT);
+        second.change_to(1 << 20).unwrap();
+        assert!(matches!(second.change_to(3 << 20), Err(Error::Busy { .. })));
+        drop(lease);
+        second.change_to(3 << 20).unwrap();
+        assert_eq!(budget.used(), 2 << 20);
+        drop(second);
         assert_eq!(budget.used(), 0);
     }
 

@@ -125,7 +125,7 @@ impl LogsService for Logs {
             let now_ns = app.clock.now_ns();
             let decode = move |app: &App| decode::otlp::logs_request(&message, &app.decode, now_ns);
             let decoded = app.offload(bytes, decode).await??;
-            app.keep(&caller, "otlp_grpc", decoded).await
+            app.keep(&caller, "otlp_grpc", decoded, &mut lease).await
         };
         let end = end.await;
         app.count("otlp_grpc", started, came, end.as_ref());

@@ -74,10 +74,18 @@ impl App {
         done.map_err(|panic| Error::Internal(format!("a decoder failed: {panic}")))
     }
 
-    /// Keeps what was decoded; returns when it is safe.
-    pub(super) async fn keep(&self, caller: &Caller, protocol: &'static str, decoded: Decoded) -> Result<Kept, Error> {
+    /// Keeps what was decoded; returns when it is safe. The lease, which held the body, holds the batch until then.
+    pub(super) async fn keep(
+        &self,
+        caller: &Caller,
+        protocol: &'static str,
+        decoded: Decoded,
+        lease: &mut Lease,
+    ) -> Result<Kept, Error> {
         let kept = Kept { accepted: decoded.accepted(), rejected: decoded.rejected_count, reasons: decoded.rejected };
         if kept.accepted > 0 {
+            // The batch, and its frame for the log.
+            lease.change_to(decoded.batch.get_array_memory_size().saturating_mul(3) / 2)?;
             self.parts()?.store.append(&caller.tenant, decoded.batch).await?;
         }
         if kept.rejected > 0
@@ -165,9 +173,9 @@ async fn take(
             let decoded = decoder(&mut received, app, now_ns);
             (received, decoded)
         };
-        let (received, decoded) = app.offload(work_bytes, decode).await?;
+        let (mut received, decoded) = app.offload(work_bytes, decode).await?;
         came.decoded_bytes = received.plain_bytes;
-        app.keep(caller, protocol, decoded?).await
+        app.keep(caller, protocol, decoded?, &mut received.lease).await
     };
     let end = end.await;
     app.count(protocol, started, came, end.as_ref());

@@ -96,7 +96,7 @@ impl App {
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         let requests = Arc::new(Semaphore::new(server.requests_max.min(Semaphore::MAX_PERMITS)));
-        let budget = Budget::new(server.in_flight_bytes_max);
+        let budget = Budget::new(server.in_flight_bytes_max.bytes());
         let load =
             Load { requests: requests.clone(), requests_max: requests.available_permits(), budget: budget.clone() };
         registry.register_collector(Box::new(load));
@@ -105,9 +105,9 @@ impl App {
             clock,
             auth: Auth::new(&server.auth),
             limits: Limits {
-                body_bytes_max: server.body_bytes_max,
+                body_bytes_max: server.body_bytes_max.bytes(),
                 body_setting: "server.body_bytes_max",
-                decompressed_bytes_max: server.decompressed_bytes_max,
+                decompressed_bytes_max: server.decompressed_bytes_max.bytes(),
                 timeout: server.body_timeout,
             },
             budget,
@@ -165,7 +165,7 @@ impl Collector for Load {
         let requests = self.requests_max.saturating_sub(self.requests.available_permits());
         let gauges = [
             ("quiver_server_requests_in_flight", "Requests being served", requests),
-            ("quiver_server_in_flight_bytes", "Bytes of bodies being read and decoded", self.budget.used()),
+            ("quiver_server_in_flight_bytes", "Bytes of requests being read, decoded and kept", self.budget.used()),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -266,10 +266,10 @@ fn storage_options(config: &Config) -> Result<storage::Options, Error> {
     let rules = rules.map_err(|error| Error::Invalid(error.to_string()))?;
     Ok(storage::Options {
         data_dir: settings.data_dir.clone(),
-        flush_bytes_max: settings.flush_bytes_max,
+        flush_bytes_max: settings.flush_bytes_max.bytes(),
         flush_age_max: settings.flush_age_max,
-        buffer_bytes_max: settings.buffer_bytes_max,
-        open_bytes_max: settings.open_bytes_max,
+        buffer_bytes_max: settings.buffer_bytes_max.bytes(),
+        open_bytes_max: settings.open_bytes_max.bytes(),
         columns_max: settings.columns_max,
         fields_max: settings.fields_max,
         rules: Arc::new(rules),
@@ -290,7 +290,7 @@ fn storage_options(config: &Config) -> Result<storage::Options, Error> {
 fn query_options(settings: &config::Query) -> query::Options {
     query::Options {
         timeout_max: settings.timeout_max,
-        memory_bytes_max: settings.memory_bytes_max,
+        memory_bytes_max: settings.memory_bytes_max.bytes(),
         rows_max: settings.rows_max,
         concurrency_max: settings.concurrency_max,
         threads: settings.threads,
@@ -303,7 +303,7 @@ fn decode_options(settings: &config::Ingest) -> decode::Options {
         fields_per_line_max: settings.fields_per_line_max,
         field_name_bytes_max: settings.field_name_bytes_max,
         columns_max: settings.columns_max,
-        batch_bytes_max: settings.batch_bytes_max,
+        batch_bytes_max: settings.batch_bytes_max.bytes(),
         rejections_max: settings.rejections_max,
         future_max_ns: i64::try_from(settings.future_max.as_nanos()).expect("the config was validated"),
         timestamp_names: settings.timestamp_names.clone(),
@@ -324,6 +324,8 @@ mod tests {
         let flags = config::Flags {
             http: Some("127.0.0.1:0".into()),
             grpc: Some("127.0.0.1:0".into()),
+            // Enough for each part to be as large as it gets.
+            set: vec!["memory_max=8GiB".into()],
             ..config::Flags::default()
         };
         Config::load(&flags, |_| None).unwrap()

@@ -373,7 +373,8 @@ impl Store {
     /// **Errors**: the segment can't be read or written; it is live as before then.
     pub async fn rewrite_without(&self, old: &Arc<Segment>, seqs: Vec<i64>, deletion: i64) -> Result<Rewrite, Error> {
         let id = self.change(|done| Change::Reserve { done }).await?;
-        let (root, segment, columns_max) = (self.segments_dir(), old.clone(), self.options.columns_max);
+        let (root, segment) = (self.segments_dir(), old.clone());
+        let (columns_max, memory_bytes_max) = (self.options.columns_max, self.options.merge_memory_bytes());
         let work = move || {
             let kept = |batch: &RecordBatch| {
                 let numbers = batch.column_by_name(column::SEQ)?.as_primitive_opt::<Int64Type>()?;
@@ -382,7 +383,7 @@ impl Store {
                 )
             };
             let inputs = std::slice::from_ref(&segment);
-            let new = segment::merge(&root, inputs, columns_max, id, &kept, &AtomicBool::new(false))?;
+            let new = segment::merge(&root, inputs, columns_max, memory_bytes_max, id, &kept, &AtomicBool::new(false))?;
             Ok::<_, Error>(Rewritten { old: segment, new })
         };
         let rewritten = Box::new(tokio::task::spawn_blocking(work).await.map_err(|_| Error::Closed)??);

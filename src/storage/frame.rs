@@ -8,7 +8,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 
 use super::Error;
-use crate::record::Tenant;
+use crate::record::{Tenant, batch, column};
 
 /// A frame's payload: length and bytes of the tenant's name, then the batch.
 pub(super) fn encode(tenant: &Tenant, batch: &RecordBatch) -> Result<Vec<u8>, Error> {
@@ -32,5 +32,60 @@ pub(super) fn decode(payload: &[u8]) -> Result<(Tenant, RecordBatch), Error> {
     let tenant = std::str::from_utf8(name).ok().and_then(Tenant::parse).ok_or_else(|| damaged("no such tenant"))?;
     let mut reader = StreamReader::try_new(Cursor::new(ipc), None)?;
     let batch = reader.next().ok_or_else(|| damaged("it holds no batch"))??;
-    Ok((tenant, batch))
+    Ok((tenant, with_shape_dictionary(batch)?))
+}
+
+/// Frames of quiver 0.1 have a shape's text for every record.
+fn with_shape_dictionary(batch: RecordBatch) -> Result<RecordBatch, Error> {
+    match batch.column_by_name(column::SHAPE) {
+        Some(shapes) if *shapes.data_type() != batch::shape_type() => {
+            Ok(batch::conform(&batch, &batch::unified_schema(&[batch.schema()]))?)
+        }
+        _ => Ok(batch),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Array, ArrayRef, AsArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::decode::{Options, jsonline};
+    use crate::record::shape;
+
+    const LINES: &str = "{\"level\":\"info\",\"n\":1}\nplain text\nlevel=warn n=2\n{\"level\":\"info\",\"n\":3}";
+
+    fn decoded() -> RecordBatch {
+        jsonline::text(LINES.as_bytes(), &Options::default(), 0).unwrap().batch
+    }
+
+    #[test]
+    fn a_frame_gives_its_batch_back() {
+        let (tenant, batch) = (Tenant::default_tenant(), decoded());
+        let payload = encode(&tenant, &batch).unwrap();
+        assert_eq!(decode(&payload).unwrap(), (tenant, batch));
+    }
+
+    #[test]
+    fn a_frame_with_a_shape_in_every_record_is_read() {
+        let batch = decoded();
+        let texts = |field: &Arc<Field>, array: &ArrayRef| match field.name().as_str() {
+            column::SHAPE => {
+                (Arc::new(Field::new(column::SHAPE, DataType::Utf8, true)), arrow::compute::cast(array, &DataType::Utf8).unwrap())
+            }
+            _ => (field.clone(), array.clone()),
+        };
+        let columns = batch.schema_ref().fields().iter().zip(batch.columns());
+        let (fields, columns): (Vec<_>, Vec<_>) = columns.map(|(field, array)| texts(field, array)).unzip();
+        let old = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        let (_, read) = decode(&encode(&Tenant::default_tenant(), &old).unwrap()).unwrap();
+        assert_eq!(read.schema(), batch.schema());
+        let shapes = read.column_by_name(column::SHAPE).unwrap().as_dictionary::<arrow::datatypes::Int32Type>();
+        assert_eq!((shapes.values().len(), shapes.null_count()), (2, 1));
+        let lines = shape::render_lines(&read).unwrap();
+        assert_eq!(lines.iter().flatten().collect::<Vec<_>>().join("\n"), LINES);
+    }
 }

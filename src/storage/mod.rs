@@ -93,7 +93,7 @@ impl Options {
             flush_bytes_max: 64 << 20,
             flush_age_max: Duration::from_secs(60),
             buffer_bytes_max: 192 << 20,
-            open_bytes_max: 64 << 20,
+            open_bytes_max: 256 << 20,
             columns_max: 1_000,
             fields_max: 20_000,
             rules: Arc::default(),
@@ -101,6 +101,13 @@ impl Options {
             disk_bytes_max: 0,
             quota_order: quota::Order::default(),
         }
+    }
+}
+
+impl Options {
+    /// What a merge may hold in memory: about as much as a flush, which sorts a copy of what it writes.
+    fn merge_memory_bytes(&self) -> usize {
+        self.flush_bytes_max.saturating_mul(3) / 2
     }
 }
 

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, RecordBatch, StringArray, new_null_array};
 use arrow::datatypes::{Field, Float64Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use serde_json::{Map, Value};
 
-use crate::record::batch::Error;
+use crate::record::batch::{self, Error};
 use crate::record::{FieldType, column, shape};
 
 /// Whether every batch has the column.
@@ -131,13 +131,11 @@ fn replace_columns(
     touched: &[bool],
     lines: &BinaryArray,
 ) -> Result<RecordBatch, ArrowError> {
-    let shapes = records.column_by_name(column::SHAPE).map(|array| array.as_string::<i32>());
+    let shape = match records.column_by_name(column::SHAPE) {
+        Some(shapes) => arrow::compute::nullif(shapes, &BooleanArray::from(touched.to_vec()))?,
+        None => new_null_array(&batch::shape_type(), records.num_rows()),
+    };
     let raws = records.column_by_name(column::RAW).map(|array| array.as_binary::<i32>());
-    let shape: StringArray = touched
-        .iter()
-        .enumerate()
-        .map(|(row, touched)| shapes.filter(|shapes| !touched && shapes.is_valid(row)).map(|shapes| shapes.value(row)))
-        .collect();
     let raw: BinaryArray = touched
         .iter()
         .enumerate()
@@ -154,7 +152,7 @@ fn replace_columns(
         fields.push(field.clone());
         columns.push(array.clone());
     }
-    let hidden: [ArrayRef; 3] = [Arc::new(shape), Arc::new(raw), Arc::new(overflow)];
+    let hidden: [ArrayRef; 3] = [shape, Arc::new(raw), Arc::new(overflow)];
     for (name, array) in column::HIDDEN.iter().zip(hidden) {
         fields.push(Arc::new(Field::new(*name, array.data_type().clone(), true)));
         columns.push(array);

@@ -187,11 +187,12 @@ impl Writer {
         let first_id = self.next_segment;
         self.next_segment += inputs.len() as i64;
         let stop = Arc::new(AtomicBool::new(false));
-        let (job, stopped, columns_max) = (inputs.clone(), stop.clone(), self.options.columns_max);
+        let (job, stopped) = (inputs.clone(), stop.clone());
+        let (columns_max, memory_bytes_max) = (self.options.columns_max, self.options.merge_memory_bytes());
         let requests = self.requests.clone();
         let work = move || {
             let ids = first_id..first_id + job.len() as i64;
-            let merge = || segment::merge(&root, &job, columns_max, ids.start, &|_| None, &stopped);
+            let merge = || segment::merge(&root, &job, columns_max, memory_bytes_max, ids.start, &|_| None, &stopped);
             let outcome = catch_unwind(AssertUnwindSafe(merge)).unwrap_or(Err(segment::Error::Panicked));
             let outcome = outcome.map(|written| written.into_iter().collect());
             if outcome.is_err() {

@@ -16,6 +16,7 @@ use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
 use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -210,7 +211,7 @@ impl ExecutionPlan for LogsScan {
         Ok(self)
     }
 
-    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         if let Some(newest) = &self.newest {
             let found = newest.run(self.inputs.clone(), self.stages.clone());
             return Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), found)));
@@ -225,6 +226,7 @@ impl ExecutionPlan for LogsScan {
             segment: 0,
             sources: VecDeque::new(),
             batches: VecDeque::new(),
+            held: MemoryConsumer::new("LogsScan").register(context.memory_pool()),
             rows_left: self.fetch.unwrap_or(usize::MAX),
         };
         let batches = stream::try_unfold(reader, |mut reader| async move {
@@ -277,6 +279,8 @@ struct Reader {
     segment: usize,
     sources: VecDeque<Source>,
     batches: VecDeque<RecordBatch>,
+    /// Memory of the batches that were read and not given yet.
+    held: MemoryReservation,
     rows_left: usize,
 }
 
@@ -302,7 +306,11 @@ impl Reader {
                 Source::Buffer(..) => None,
             };
             match read(source, &self.stages, &self.inputs.counts) {
-                Ok(batch) => self.batches.extend(sliced(batch)),
+                Ok(batch) => {
+                    // What lies in the buffer is counted there.
+                    self.held.try_resize(segment.map_or(0, |_| batch.get_array_memory_size()))?;
+                    self.batches.extend(sliced(batch));
+                }
                 Err(error) => self.pass_over(segment, error)?,
             }
         }

@@ -102,7 +102,7 @@ impl Layout {
         Layout { ids, time_unit, value_columns, without_dictionary, tier }
     }
 
-    /// The columns as they lie in the file.
+    /// The columns as they lie in the file, but for shapes: [`written_schema`] says how these do.
     fn store(&self, records: &RecordBatch) -> Result<RecordBatch, Error> {
         let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
         for (field, array) in records.schema().fields().iter().zip(records.columns()) {
@@ -162,6 +162,17 @@ impl Layout {
     }
 }
 
+/// What readers are told of the columns: the dictionary of shapes is ours alone. (Parquet's writer takes one for a text.)
+fn written_schema(stored: &Schema) -> SchemaRef {
+    let fields = stored.fields().iter().map(|field| match field.data_type() {
+        DataType::Dictionary(_, texts) => {
+            Arc::new(Field::new(field.name(), texts.as_ref().clone(), field.is_nullable()))
+        }
+        _ => field.clone(),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
 fn is_number(kind: &DataType) -> bool {
     matches!(kind, DataType::Int64 | DataType::Float64)
 }
@@ -183,6 +194,10 @@ fn text_columns(records: &RecordBatch) -> impl Iterator<Item = (&str, &StringArr
 fn distinct(array: &ArrayRef) -> usize {
     match array.data_type() {
         DataType::Utf8 => array.as_string::<i32>().iter().flatten().collect::<HashSet<_>>().len(),
+        DataType::Dictionary(..) => {
+            let keys = array.as_dictionary_opt::<arrow::datatypes::Int32Type>().map(|texts| texts.keys());
+            keys.into_iter().flatten().flatten().collect::<HashSet<_>>().len()
+        }
         DataType::Int64 => {
             let values = array.as_primitive::<arrow::datatypes::Int64Type>();
             values.iter().flatten().collect::<HashSet<_>>().len()
@@ -231,7 +246,7 @@ impl FileWriter {
         let unfinished = path.with_extension(&paths::UNFINISHED_SUFFIX[1..]);
         create_dir_synced(path.parent().expect("a segment lies in a directory")).map_err(io)?;
         let file = File::create(&unfinished).map_err(io)?;
-        let stored = layout.store(&RecordBatch::new_empty(schema.clone()))?.schema();
+        let stored = written_schema(&layout.store(&RecordBatch::new_empty(schema.clone()))?.schema());
         let properties = layout.properties(&stored);
         let writer = ArrowWriter::try_new(Checksummed::new(file), stored, Some(properties))
             .map_err(|source| Error::Encode { path: path.to_owned(), source })?;

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
 
 use parquet::file::statistics::Statistics;
 
@@ -23,14 +23,21 @@ use crate::record::{batch, column, number};
 use crate::storage::catalog::{Detail, History, Segment};
 use crate::storage::{paths, schema};
 
-/// Records read from an input at once.
-const READ_ROWS: usize = 4_096;
+/// Records read from an input at once, at most and at least.
+const READ_ROWS_MAX: usize = 4_096;
+const READ_ROWS_MIN: usize = 512;
+/// Records read from all inputs at once, about.
+const READ_ROWS_TOGETHER: usize = 32_768;
+/// Part of a merge's memory that the records of a row group may take before they are sorted into a second copy; the rest
+/// is for that copy, for what the file's writer holds, and for the index.
+const GROUP_PARTS: usize = 3;
 
 /// Which records of a batch are kept; `None`: all.
 pub type Keep<'a> = dyn Fn(&RecordBatch) -> Option<BooleanArray> + 'a;
 
 /// Writes one segment with the records of all inputs, which are of one tenant, day and class, without those that `keep`
 /// leaves out. Complete and fsynced when this returns; live when the catalog says so. `None`: no record is left.
+/// Holds `memory_bytes_max`, about: row groups are shorter where records are large.
 ///
 /// **Errors**: [`Error::Read`] when an input is damaged, [`Error::Stopped`] soon after `stop` was set. What was half
 /// written is the caller's to remove.
@@ -38,6 +45,7 @@ pub fn merge(
     root: &Path,
     inputs: &[Arc<Segment>],
     columns_max: usize,
+    memory_bytes_max: usize,
     id: i64,
     keep: &Keep<'_>,
     stop: &AtomicBool,
@@ -46,7 +54,9 @@ pub fn merge(
     assert!(inputs.iter().all(|input| alike(input, &inputs[0])), "a merge never crosses tenant, day or class");
     let open = inputs.iter().map(|input| OpenSegment::open(root, input)).collect::<Result<Vec<_>, _>>()?;
     let schema = unified(&open);
-    let mut sources = open.iter().map(|segment| Source::new(segment, &schema, keep)).collect::<Result<Vec<_>, _>>()?;
+    let read_rows = (READ_ROWS_TOGETHER / open.len().max(1)).clamp(READ_ROWS_MIN, READ_ROWS_MAX);
+    let mut sources =
+        open.iter().map(|segment| Source::new(segment, &schema, keep, read_rows)).collect::<Result<Vec<_>, _>>()?;
     sources.retain(|source| source.head.is_some());
     let Some(first) = inputs.first().filter(|_| !sources.is_empty()) else { return Ok(None) };
 
@@ -63,7 +73,7 @@ pub fn merge(
         writer: None,
         summary: Summary::default(),
     };
-    run(&mut sources, &mut output, stop)?;
+    run(&mut sources, &mut output, memory_bytes_max / GROUP_PARTS, stop)?;
     let Some(writer) = output.writer else { return Ok(None) };
     let finished = writer.finish()?;
     let summary = output.summary;
@@ -173,8 +183,13 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(segment: &'a OpenSegment, schema: &SchemaRef, keep: &'a Keep<'a>) -> Result<Source<'a>, Error> {
-        let batches = segment.read_all(READ_ROWS)?;
+    fn new(
+        segment: &'a OpenSegment,
+        schema: &SchemaRef,
+        keep: &'a Keep<'a>,
+        read_rows: usize,
+    ) -> Result<Source<'a>, Error> {
+        let batches = segment.read_all(read_rows)?;
         let mut source = Source { batches, schema: schema.clone(), keep, head: None };
         source.advance()?;
         Ok(source)
@@ -205,7 +220,12 @@ impl<'a> Source<'a> {
 
 /// Takes the smallest record of all sources until none is left. Neighbours mostly come from one source, so the next
 /// smallest of the others is looked up once for a run.
-fn run(sources: &mut [Source<'_>], output: &mut Output, stop: &AtomicBool) -> Result<(), Error> {
+fn run(
+    sources: &mut [Source<'_>],
+    output: &mut Output,
+    group_bytes_max: usize,
+    stop: &AtomicBool,
+) -> Result<(), Error> {
     let mut group = Group::default();
     while let Some(at) = smallest(sources, None) {
         let limit = smallest(sources, Some(at)).map(|other| {
@@ -221,7 +241,7 @@ fn run(sources: &mut [Source<'_>], output: &mut Output, stop: &AtomicBool) -> Re
             if beyond {
                 break;
             }
-            if group.is_complete_before(key.0) {
+            if group.is_complete_before(key.0, group_bytes_max) {
                 if stop.load(atomic::Ordering::Relaxed) {
                     return Err(Error::Stopped);
                 }
@@ -253,16 +273,20 @@ struct Group {
     /// Batch and row of each record.
     rows: Vec<(usize, usize)>,
     window: i64,
+    /// Memory of the batches.
+    bytes: usize,
 }
 
 impl Group {
-    /// As `row_groups` cuts: at the end of a window, unless it is short; and where it is too long.
-    fn is_complete_before(&self, window: i64) -> bool {
-        self.rows.len() >= ROW_GROUP_ROWS_MAX || (self.rows.len() >= ROW_GROUP_ROWS_MIN && window != self.window)
+    /// As `row_groups` cuts: at the end of a window, unless it is short; and where it is too long or too large.
+    fn is_complete_before(&self, window: i64, bytes_max: usize) -> bool {
+        let ends = window != self.window || self.bytes > bytes_max;
+        self.rows.len() >= ROW_GROUP_ROWS_MAX || (self.rows.len() >= ROW_GROUP_ROWS_MIN && ends)
     }
 
     fn take(&mut self, head: &mut Head, window: i64) {
         let slot = *head.slot.get_or_insert_with(|| {
+            self.bytes += memory_bytes(&head.records);
             self.batches.push(head.records.clone());
             self.seqs.push(head.seq.clone());
             self.batches.len() - 1
@@ -270,6 +294,17 @@ impl Group {
         self.rows.push((slot, head.row));
         self.window = window;
     }
+}
+
+/// Memory of a batch without its dictionary, which it shares with its neighbours.
+fn memory_bytes(records: &RecordBatch) -> usize {
+    let columns = records.columns().iter();
+    columns
+        .map(|array| match array.as_dictionary_opt::<Int32Type>() {
+            Some(shapes) => shapes.keys().get_array_memory_size(),
+            None => array.get_array_memory_size(),
+        })
+        .sum()
 }
 
 /// What the catalog will say of the output.
@@ -304,8 +339,8 @@ impl Output {
             parts.iter_mut().zip(columns).for_each(|(part, column)| part.push(column));
         }
         let gather = |part: Vec<ArrayRef>| -> Result<ArrayRef, Error> {
-            let arrays: Vec<&dyn Array> = part.iter().map(AsRef::as_ref).collect();
-            Ok(interleave(&arrays, &rows)?)
+            let arrays: Vec<&ArrayRef> = part.iter().collect();
+            Ok(batch::interleave(&arrays, &rows)?)
         };
         let columns = parts.into_iter().map(gather).collect::<Result<Vec<_>, _>>()?;
         let seqs: Vec<&dyn Array> = seqs.iter().map(|seq| seq as &dyn Array).collect();

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema, TimestampNanosecondType};
 use parquet::errors::ParquetError;
 
@@ -241,8 +240,8 @@ fn gather(buffer: &[Arc<Buffered>], run: &[Place], columns_max: usize) -> Result
 
     let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
     for (at, field) in unified.fields().iter().enumerate() {
-        let parts: Vec<&dyn Array> = conformed.iter().map(|batch| batch.column(at).as_ref()).collect();
-        let column = interleave(&parts, &indices)?;
+        let parts: Vec<&ArrayRef> = conformed.iter().map(|batch| batch.column(at)).collect();
+        let column = batch::interleave(&parts, &indices)?;
         if column.null_count() < column.len() || schema::is_core(field.name()) {
             fields.push(field.clone());
             columns.push(column);

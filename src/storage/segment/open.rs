@@ -24,7 +24,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::file::{self, PIECE_BYTES};
 use super::ids::IdForm;
-use crate::record::column;
+use crate::record::{batch, column};
 use crate::storage::catalog::Segment;
 use crate::storage::index::{self, Index, IndexBuilder};
 use crate::storage::paths;
@@ -156,7 +156,7 @@ pub struct OpenSegment {
     file: SharedFile,
     /// Texts as views: what is read without copying.
     views: ArrowReaderMetadata,
-    /// Texts as they are written.
+    /// Texts as records in memory have them.
     plain: ArrowReaderMetadata,
     ids: BTreeMap<String, IdForm>,
 }
@@ -188,19 +188,14 @@ impl OpenSegment {
         let file = SharedFile(Arc::new(CheckedFile::new(file, bytes, checksums)));
         let parquet = |error: ParquetError| damaged(error.to_string());
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let plain = ArrowReaderMetadata::load(&file, options.clone()).map_err(parquet)?;
-        let with_views = options.with_schema(with_views(plain.schema()));
-        let views = ArrowReaderMetadata::try_new(plain.metadata().clone(), with_views).map_err(parquet)?;
-        let ids = ids_of(plain.metadata()).map_err(damaged)?;
-        Ok(OpenSegment {
-            segment: segment.clone(),
-            index: index.map(|(index, _)| index),
-            path,
-            file,
-            views,
-            plain,
-            ids,
-        })
+        let written = ArrowReaderMetadata::load(&file, options.clone()).map_err(parquet)?;
+        let read_as = |schema: SchemaRef| {
+            ArrowReaderMetadata::try_new(written.metadata().clone(), options.clone().with_schema(schema)).map_err(parquet)
+        };
+        let views = read_as(with_views(written.schema()))?;
+        let plain = read_as(with_shapes(written.schema()))?;
+        let ids = ids_of(written.metadata()).map_err(damaged)?;
+        Ok(OpenSegment { segment: segment.clone(), index: index.map(|(index, _)| index), path, file, views, plain, ids })
     }
 
     /// Memory that footer and index hold.
@@ -353,6 +348,15 @@ fn as_records(
 fn with_views(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| match field.data_type() {
         DataType::Utf8 => Arc::new(Field::new(field.name(), DataType::Utf8View, field.is_nullable())),
+        _ => field.clone(),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The shapes as a dictionary, which is how they lie in the file: a merge copies their numbers.
+fn with_shapes(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| match field.name().as_str() {
+        column::SHAPE => Arc::new(Field::new(field.name(), batch::shape_type(), field.is_nullable())),
         _ => field.clone(),
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
