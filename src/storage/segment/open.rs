@@ -40,6 +40,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The file is in the object store, which does not give it.
+    #[error("can't fetch the segment '{path}': {reason}")]
+    Fetch {
+        /// Where it was to go.
+        path: PathBuf,
+        /// What the object store said.
+        reason: String,
+    },
     /// The file is not what was written.
     #[error("the segment '{path}' is damaged: {reason}")]
     Damaged {
@@ -192,7 +200,15 @@ impl OpenSegment {
         let with_views = options.with_schema(with_views(plain.schema()));
         let views = ArrowReaderMetadata::try_new(plain.metadata().clone(), with_views).map_err(parquet)?;
         let ids = ids_of(plain.metadata()).map_err(damaged)?;
-        Ok(OpenSegment { segment: segment.clone(), index: index.map(|(index, _)| index), path, file, views, plain, ids })
+        Ok(OpenSegment {
+            segment: segment.clone(),
+            index: index.map(|(index, _)| index),
+            path,
+            file,
+            views,
+            plain,
+            ids,
+        })
     }
 
     /// Memory that footer and index hold.
@@ -356,12 +372,7 @@ fn ids_of(metadata: &ParquetMetaData) -> Result<BTreeMap<String, IdForm>, String
     ids.map_or(Ok(BTreeMap::new()), |text| serde_json::from_str(text).map_err(|error| error.to_string()))
 }
 
-fn open_or_rebuild(
-    path: &Path,
-    segment: &Arc<Segment>,
-    file: &File,
-    crc32: u32,
-) -> Result<(Index, Vec<u32>), Error> {
+fn open_or_rebuild(path: &Path, segment: &Arc<Segment>, file: &File, crc32: u32) -> Result<(Index, Vec<u32>), Error> {
     let index_path = paths::index_of(path);
     let opened = Index::open(&index_path).and_then(|index| index.checksums().map(|checksums| (index, checksums)));
     let missing = match opened {
