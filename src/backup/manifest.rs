@@ -1,7 +1,5 @@
 //! Manifests: what a backup consists of, as JSON. A backup without one does not exist.
 
-use std::collections::BTreeMap;
-
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -100,7 +98,7 @@ impl Manifest {
 
     /// Ids of all backups, oldest first.
     pub async fn ids(target: &Remote) -> Result<Vec<String>, Error> {
-        let listed: BTreeMap<String, u64> = target.list(layout::MANIFESTS).await?;
+        let listed = target.list(layout::MANIFESTS).await?;
         Ok(listed.keys().filter_map(|object| layout::id_of(object)).map(str::to_owned).collect())
     }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use tempfile::TempDir;
 use twox_hash::XxHash64;
 
 use super::manifest::{self, Manifest};
@@ -16,6 +17,7 @@ use super::progress::Progress;
 use super::{BackupArguments, Error, file_error, layout, open_target, size_text};
 use crate::storage::inspect::{self, CatalogCopy};
 use crate::storage::remote::{self, Remote};
+use crate::storage::{Segment, cache};
 use crate::wal;
 
 /// Segments copied at once.
@@ -100,6 +102,9 @@ struct Copier<'a> {
     known: HashMap<String, manifest::File>,
     /// What is in the target, with its size.
     present: BTreeMap<String, u64>,
+    /// Where segments are that are not in the data directory, and the room for one on its way from there.
+    elsewhere: Option<Remote>,
+    room: TempDir,
     new_files: u64,
     new_bytes: u64,
 }
@@ -116,8 +121,11 @@ impl<'a> Copier<'a> {
         let earlier = Manifest::all(target).await?;
         let shared = earlier.into_iter().flat_map(|manifest| manifest.files);
         let known = shared.filter(|file| layout::is_shared(&file.path)).map(|file| (file.path.clone(), file)).collect();
-        let present = target.list(layout::SEGMENTS).await?;
-        Ok(Copier { data_dir, target, known, present, new_files: 0, new_bytes: 0 })
+        let listed = target.list(layout::SEGMENTS).await?;
+        let present = listed.into_iter().map(|(object, found)| (object, found.bytes)).collect();
+        let elsewhere = cache::elsewhere(data_dir)?;
+        let room = TempDir::with_prefix("quiver-backup-").map_err(file_error("create", &std::env::temp_dir()))?;
+        Ok(Copier { data_dir, target, known, present, elsewhere, room, new_files: 0, new_bytes: 0 })
     }
 
     /// Copies what one reading of the catalog names. A segment that is gone from the disk was replaced or expired, and a
@@ -131,7 +139,7 @@ impl<'a> Copier<'a> {
                 let path = layout::segment(&segment.path);
                 let index = layout::index_of(&path);
                 let has_index = self.data_dir.join(&index).is_file();
-                paths.push((path, Some(segment.bytes)));
+                paths.push((path, Some(segment)));
                 paths.extend(has_index.then_some((index, None)));
             }
             let progress = Progress::new("backup", catalog.segments.iter().map(|segment| segment.bytes).sum());
@@ -146,12 +154,12 @@ impl<'a> Copier<'a> {
     /// The files as they are in the target now; `Err` with the path of one that is gone from the data directory.
     async fn copy_all(
         &mut self,
-        paths: Vec<(String, Option<u64>)>,
+        paths: Vec<(String, Option<&Segment>)>,
         progress: &Progress,
     ) -> Result<Result<Vec<manifest::File>, String>, Error> {
         let copier = &*self;
-        let copy = |(path, bytes): (String, Option<u64>)| async move {
-            let outcome = copier.copy(&path, bytes).await?;
+        let copy = |(path, segment): (String, Option<&Segment>)| async move {
+            let outcome = copier.copy(&path, segment).await?;
             if let Outcome::Reused(file) | Outcome::Uploaded(file) = &outcome {
                 progress.done(file.bytes);
             }
@@ -176,12 +184,33 @@ impl<'a> Copier<'a> {
         Ok(vanished.map_or(Ok(files), Err))
     }
 
-    async fn copy(&self, path: &str, bytes: Option<u64>) -> Result<Outcome, Error> {
+    async fn copy(&self, path: &str, segment: Option<&Segment>) -> Result<Outcome, Error> {
+        let bytes = segment.map(|segment| segment.bytes);
         let local = self.data_dir.join(path);
-        let (found_bytes, tail) = match tail_of(&local) {
+        match (&self.elsewhere, segment) {
+            (Some(elsewhere), Some(segment)) if !local.exists() => {
+                let known = self.known.get(path).filter(|known| Some(known.bytes) == bytes);
+                if let Some(known) = known.filter(|known| self.present.get(path) == Some(&known.bytes)) {
+                    return Ok(Outcome::Reused(known.clone()));
+                }
+                let fetched = self.room.path().join(segment.id.to_string());
+                match elsewhere.fetch(&cache::object_of(segment), &fetched).await {
+                    Err(remote::Error::NotFound { .. }) => return Ok(Outcome::Vanished),
+                    copied => drop(copied?),
+                }
+                let outcome = self.copy_file(path, &fetched, bytes).await;
+                std::fs::remove_file(&fetched).map_err(file_error("remove", &fetched))?;
+                outcome
+            }
+            _ => self.copy_file(path, &local, bytes).await,
+        }
+    }
+
+    async fn copy_file(&self, path: &str, local: &Path, bytes: Option<u64>) -> Result<Outcome, Error> {
+        let (found_bytes, tail) = match tail_of(local) {
             Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Vanished),
-            Err(error) => return Err(file_error("read", &local)(error)),
+            Err(error) => return Err(file_error("read", local)(error)),
         };
         if let Some(bytes) = bytes.filter(|bytes| *bytes != found_bytes) {
             let reason = format!("it has {found_bytes} bytes, the catalog says {bytes}");
@@ -196,7 +225,7 @@ impl<'a> Copier<'a> {
                 return Ok(Outcome::Reused(known.clone()));
             }
         }
-        match self.target.put(path, &local).await {
+        match self.target.put(path, local).await {
             Ok(copied) => {
                 Ok(Outcome::Uploaded(manifest::File { tail_xxh64: tail, ..file_of(path.to_owned(), &copied) }))
             }

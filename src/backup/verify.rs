@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::{Error, VerifyArguments, file_error, layout, open_existing, size_text};
 use crate::storage::inspect::{self, CatalogCopy};
 use crate::storage::remote::{self, Remote};
-use crate::storage::{Segment, paths};
+use crate::storage::{Segment, cache, paths};
 use crate::wal;
 
 /// What was read, and what is wrong with it.
@@ -125,12 +125,18 @@ async fn verify_data_dir(data_dir: &Path) -> Result<Report, Error> {
     let progress = Progress::new("verify", catalog.segments.iter().map(|segment| segment.bytes).sum());
     let root = paths::segments_dir(data_dir);
     let mut missing = Vec::new();
+    let elsewhere = cache::elsewhere(data_dir)?;
+    let room = TempDir::with_prefix("quiver-verify-").map_err(file_error("create", &std::env::temp_dir()))?;
     for segment in &catalog.segments {
-        let file = root.join(&segment.path);
-        if file.exists() {
-            report.check_segment(&file, &file.display().to_string(), segment);
-        } else {
-            missing.push(segment);
+        let (file, fetched) = (root.join(&segment.path), room.path().join("segment"));
+        match &elsewhere {
+            _ if file.exists() => report.check_segment(&file, &file.display().to_string(), segment),
+            None => missing.push(segment),
+            Some(elsewhere) => match elsewhere.fetch(&cache::object_of(segment), &fetched).await {
+                Ok(_) => report.check_segment(&fetched, &cache::object_of(segment), segment),
+                Err(remote::Error::NotFound { .. }) => missing.push(segment),
+                Err(error) => return Err(error.into()),
+            },
         }
         progress.done(segment.bytes);
     }

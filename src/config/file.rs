@@ -145,6 +145,19 @@ pub struct Storage {
     pub disk_bytes_max: usize,
     /// Which segments go first when they pass it.
     pub quota_order: QuotaOrder,
+    /// `s3://bucket/prefix` where segments are kept besides; empty: nowhere.
+    pub object_store: String,
+    /// URL of its service; empty: AWS's.
+    pub object_store_endpoint: String,
+    /// Its region; empty: as AWS's variables say.
+    pub object_store_region: String,
+    /// Its buckets stand in the path, not in the name of the host.
+    pub object_store_path_style: bool,
+    /// Unencrypted HTTP is spoken with it.
+    pub object_store_allow_http: bool,
+    /// Local copies of segments that it has; 0: all.
+    #[serde(with = "size")]
+    pub cache_bytes_max: usize,
 }
 
 /// Which segments go first when the disk quota is passed.

@@ -234,6 +234,9 @@ fn given(origin: &str, setting: &str, text: &str) -> Result<Table, Error> {
         Value::Integer(_) => {
             Value::Integer(text.trim().parse().map_err(|_| wrong(format!("'{text}' is not a number")))?)
         }
+        Value::Boolean(_) => {
+            Value::Boolean(text.trim().parse().map_err(|_| wrong(format!("'{text}' is neither true nor false")))?)
+        }
         Value::Array(_) => Value::Array(items().map(Value::from).collect()),
         Value::Table(_) => {
             let pairs =
@@ -317,6 +320,7 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
     if typed.storage.data_dir.as_os_str().is_empty() {
         return Err(setting("storage.data_dir", "must name a directory"));
     }
+    check_object_store(&typed.storage)?;
     if typed.query.timeout_max.is_zero() {
         return Err(setting("query.timeout_max", "must be more than 0"));
     }
@@ -329,6 +333,23 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
     memory::check_sum(&typed, memory_max)?;
     let File { retention, server, ingest, storage, query, log, .. } = typed;
     Ok(Config { memory_max, server, ingest, storage, retention, query, log })
+}
+
+fn check_object_store(storage: &Storage) -> Result<(), Error> {
+    let is_s3 = storage.object_store.strip_prefix("s3://").is_some_and(|rest| !rest.is_empty());
+    if !storage.object_store.is_empty() && !is_s3 {
+        let message = format!("'{}' is not s3://bucket/prefix", storage.object_store);
+        return Err(setting("storage.object_store", message));
+    }
+    if storage.object_store.is_empty() && storage.cache_bytes_max > 0 {
+        let message = "needs storage.object_store: without it the local files are the only ones";
+        return Err(setting("storage.cache_bytes_max", message));
+    }
+    if storage.object_store_endpoint.starts_with("http://") && !storage.object_store_allow_http {
+        let message = "is unencrypted; set storage.object_store_allow_http if it may be";
+        return Err(setting("storage.object_store_endpoint", message));
+    }
+    Ok(())
 }
 
 fn setting(setting: &'static str, message: impl fmt::Display) -> Error {

@@ -28,7 +28,7 @@ use crate::decode;
 use crate::query::{self, Engine};
 use crate::record::Tenant;
 use crate::storage::retention::Rules;
-use crate::storage::{self, Store, compact, quota};
+use crate::storage::{self, Store, cache, compact, quota, remote};
 use crate::telemetry::{Metrics, Sampler};
 
 mod admin;
@@ -284,7 +284,20 @@ fn storage_options(config: &Config) -> Result<storage::Options, Error> {
             config::QuotaOrder::Oldest => quota::Order::Oldest,
             config::QuotaOrder::ShortestKeptFirst => quota::Order::ShortestKeptFirst,
         },
+        object_store: object_store(settings),
+        cache_bytes_max: settings.cache_bytes_max as u64,
     })
+}
+
+fn object_store(settings: &config::Storage) -> Option<cache::Place> {
+    let reached = remote::Settings {
+        endpoint: settings.object_store_endpoint.clone(),
+        region: settings.object_store_region.clone(),
+        virtual_hosted: !settings.object_store_path_style,
+        allow_http: settings.object_store_allow_http,
+    };
+    (!settings.object_store.is_empty())
+        .then(|| cache::Place { place: settings.object_store.clone(), settings: reached })
 }
 
 fn query_options(settings: &config::Query) -> query::Options {

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::catalog::{self, Catalog, History, Segment};
 use super::snapshot::{Snapshot, View};
 use super::writer::Request;
-use super::{Error, Store, segment};
+use super::{Error, Store};
 use crate::record::{Tenant, column};
 
 /// Deletions that may be active at once: each costs every scan a condition.
@@ -374,7 +374,7 @@ impl Store {
     pub async fn rewrite_without(&self, old: &Arc<Segment>, seqs: Vec<i64>, deletion: i64) -> Result<Rewrite, Error> {
         let id = self.change(|done| Change::Reserve { done }).await?;
         let (root, segment) = (self.segments_dir(), old.clone());
-        let (columns_max, memory_bytes_max) = (self.options.columns_max, self.options.merge_memory_bytes());
+        let (limits, shared) = (self.options.segment_limits(), self.shared.clone());
         let work = move || {
             let kept = |batch: &RecordBatch| {
                 let numbers = batch.column_by_name(column::SEQ)?.as_primitive_opt::<Int64Type>()?;
@@ -383,7 +383,7 @@ impl Store {
                 )
             };
             let inputs = std::slice::from_ref(&segment);
-            let new = segment::merge(&root, inputs, columns_max, memory_bytes_max, id, &kept, &AtomicBool::new(false))?;
+            let new = shared.merge(&root, inputs, limits, id, &kept, &AtomicBool::new(false))?;
             Ok::<_, Error>(Rewritten { old: segment, new })
         };
         let rewritten = Box::new(tokio::task::spawn_blocking(work).await.map_err(|_| Error::Closed)??);

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 mod buffer;
+pub mod cache;
 pub mod catalog;
 pub mod compact;
 pub mod deletion;
@@ -45,6 +46,7 @@ use crate::clock::Clock;
 use crate::error::Kind;
 use crate::record::Tenant;
 use crate::wal;
+use cache::Cache;
 use metrics::Metrics;
 use opened::Opened;
 use segment::OpenSegment;
@@ -55,6 +57,8 @@ use writer::Request;
 const APPENDS_QUEUED_MAX: usize = 256;
 /// How long an append waits for room in the buffer before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long objects of removed segments may take to go when the store closes.
+const OBJECTS_CLOSE_MAX: Duration = Duration::from_secs(5);
 /// Payloads above this are encoded off the async threads.
 const ENCODE_INLINE_BYTES_MAX: usize = 256 << 10;
 
@@ -83,6 +87,10 @@ pub struct Options {
     pub disk_bytes_max: u64,
     /// Which segments go first then.
     pub quota_order: quota::Order,
+    /// Where segments are kept besides.
+    pub object_store: Option<cache::Place>,
+    /// Local copies of segments that the object store has; 0: all are kept.
+    pub cache_bytes_max: u64,
 }
 
 impl Options {
@@ -100,14 +108,17 @@ impl Options {
             merge_limits: compact::Limits::default(),
             disk_bytes_max: 0,
             quota_order: quota::Order::default(),
+            object_store: None,
+            cache_bytes_max: 0,
         }
     }
 }
 
 impl Options {
     /// What a merge may hold in memory: about as much as a flush, which sorts a copy of what it writes.
-    fn merge_memory_bytes(&self) -> usize {
-        self.flush_bytes_max.saturating_mul(3) / 2
+    fn segment_limits(&self) -> segment::MergeLimits {
+        let memory_bytes_max = self.flush_bytes_max.saturating_mul(3) / 2;
+        segment::MergeLimits { columns_max: self.columns_max, memory_bytes_max }
     }
 }
 
@@ -128,6 +139,20 @@ pub enum Error {
         "the catalog of the segments in '{0}' is missing or new; put 'catalog.sqlite' back (quiver restore), or move the segments away"
     )]
     CatalogLost(PathBuf),
+    /// The object store can't be used, or does not answer.
+    #[error(transparent)]
+    ObjectStore(#[from] remote::Error),
+    /// The segments of another store are there.
+    #[error(
+        "'{place}' has the segments of another store ('{owner}'); give each store a prefix of its own, or, when the other \
+         one is gone for good, delete the object 'OWNER' there"
+    )]
+    OtherOwner {
+        /// Where.
+        place: String,
+        /// Which store.
+        owner: String,
+    },
     /// The data directory can't be used.
     #[error("can't use the data directory '{path}': {source}")]
     DataDir {
@@ -170,6 +195,9 @@ impl Error {
             Error::Closed | Error::Locked(_) | Error::DataDir { .. } | Error::Wal(_) | Error::Segment(_) => {
                 Kind::Unavailable
             }
+            Error::ObjectStore(remote::Error::Invalid { .. } | remote::Error::Overwrites { .. })
+            | Error::OtherOwner { .. } => Kind::Invalid,
+            Error::ObjectStore(_) => Kind::Unavailable,
             Error::CatalogLost(_) => Kind::Corrupt,
             Error::Catalog(catalog::Error::Gone { .. }) => Kind::NotFound,
             Error::Catalog(
@@ -205,6 +233,8 @@ pub struct Store {
     catalog: catalog::Catalog,
     requests: mpsc::Sender<Request>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Deletes and uploads objects, until the writer ended.
+    cache_keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
     _lock: File,
 }
 
@@ -214,6 +244,7 @@ struct Shared {
     buffer_bytes: AtomicUsize,
     room: tokio::sync::Notify,
     opened: Opened,
+    cache: Cache,
     metrics: Metrics,
     /// Why nothing can be appended until a restart, once that is so.
     broken: OnceLock<Arc<Error>>,
@@ -225,7 +256,12 @@ impl Store {
     /// **Errors**: [`Error::Locked`] when another process has it; [`Kind::Corrupt`] when the catalog is damaged.
     pub async fn open(options: Options, clock: Clock) -> Result<Arc<Store>, Error> {
         let lock = lock(&options.data_dir)?;
-        let recovered = recovery::recover(&options).await?;
+        let mut recovered = recovery::recover(&options).await?;
+        let live = recovered.view.all_segments();
+        let cache = Cache::open(&options, &live).await?;
+        let found = cache.take_stock(&live, recovered.is_new, clock.now_ns()).await?;
+        recovered.view.quarantine(&found.gone, "it is neither here nor in the object store", options.fields_max);
+        drop(live);
         let metrics = Metrics::default();
         metrics.wal_lost_bytes.inc_by(recovered.wal_lost_bytes);
         let buffer_bytes = recovered.view.tenants.values().map(|snapshot| snapshot.buffer_bytes()).sum();
@@ -234,11 +270,14 @@ impl Store {
             buffer_bytes: AtomicUsize::new(buffer_bytes),
             room: tokio::sync::Notify::new(),
             opened: Opened::new(options.open_bytes_max),
+            cache,
             metrics,
             broken: OnceLock::new(),
         });
         shared.publish_buffer_gauges();
         shared.publish_segment_gauges();
+        shared.evict();
+        let (removals, removed) = cache::removals();
         let (requests, inbox) = mpsc::channel(APPENDS_QUEUED_MAX);
         let catalog = recovered.catalog.clone();
         let writer = writer::Writer::new(
@@ -250,13 +289,16 @@ impl Store {
             recovered.next_seq,
             recovered.next_segment,
             requests.downgrade(),
+            removals,
         );
         let runtime = tokio::runtime::Handle::current();
         let writer = std::thread::Builder::new()
             .name("quiver-writer".into())
             .spawn(move || writer.run(inbox, &runtime))
             .map_err(|source| Error::DataDir { path: options.data_dir.clone(), source })?;
-        Ok(Arc::new(Store { options, shared, catalog, requests, writer: Mutex::new(Some(writer)), _lock: lock }))
+        let cache_keeper = tokio::spawn(cache::keep(shared.clone(), found, removed));
+        let (writer, cache_keeper) = (Mutex::new(Some(writer)), Mutex::new(Some(cache_keeper)));
+        Ok(Arc::new(Store { options, shared, catalog, requests, writer, cache_keeper, _lock: lock }))
     }
 
     /// Appends a decoded batch; returns when it is fsynced and in every later snapshot.
@@ -340,6 +382,12 @@ impl Store {
         };
         let joined = tokio::task::spawn_blocking(move || writer.join()).await;
         assert!(matches!(joined, Ok(Ok(()))), "the writer thread never panics");
+        if let Some(mut keeper) = self.cache_keeper.lock().await.take()
+            && tokio::time::timeout(OBJECTS_CLOSE_MAX, &mut keeper).await.is_err()
+        {
+            // What it left is done at the next start.
+            keeper.abort();
+        }
         closed
     }
 
@@ -347,7 +395,18 @@ impl Store {
     ///
     /// **Errors**: [`segment::ReadError::Damaged`] when its file is not what was written.
     pub fn open_segment(&self, segment: &Arc<Segment>) -> Result<Arc<OpenSegment>, segment::ReadError> {
-        self.shared.opened.get(segment.id, || OpenSegment::open(&self.segments_dir(), segment))
+        let mut was_here = true;
+        let open = self.shared.opened.get(segment.id, || {
+            was_here = false;
+            let _pinned = self.shared.cache.pin(segment)?;
+            OpenSegment::open(&self.segments_dir(), segment)
+        })?;
+        if was_here {
+            self.shared.cache.touch(segment.id);
+        } else {
+            self.shared.evict();
+        }
+        Ok(open)
     }
 
     /// Takes a damaged segment out of all later snapshots.
@@ -371,10 +430,35 @@ impl Store {
     /// Registers the store's metrics.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.shared.metrics.register(registry);
+        self.shared.cache.register(registry);
     }
 }
 
 impl Shared {
+    /// Removes local copies of segments when there are too many.
+    fn evict(&self) {
+        self.cache.evict(|id| self.opened.close_idle(id));
+    }
+
+    /// As [`segment::merge`], with inputs that may have to be fetched, and an output that is uploaded.
+    fn merge(
+        &self,
+        root: &Path,
+        inputs: &[Arc<Segment>],
+        limits: segment::MergeLimits,
+        id: i64,
+        keep: &segment::Keep<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Option<Segment>, segment::Error> {
+        let pinned = self.cache.pin_all(inputs)?;
+        let merged = segment::merge(root, inputs, limits, id, keep, stop)?;
+        drop(pinned);
+        let uploaded = self.cache.upload(merged.as_slice());
+        self.evict();
+        uploaded.map_err(|error| segment::Error::Upload(error.to_string()))?;
+        Ok(merged)
+    }
+
     /// After every group commit: looks at the buffer only.
     fn publish_buffer_gauges(&self) {
         let view = self.view.load();

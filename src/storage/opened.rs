@@ -58,6 +58,16 @@ impl Opened {
         Ok(open)
     }
 
+    /// Whether nobody reads a segment; it is closed then.
+    pub fn close_idle(&self, id: i64) -> bool {
+        let mut kept = self.kept();
+        let idle = kept.segments.get(&id).is_none_or(|entry| Arc::strong_count(&entry.open) == 1);
+        if idle {
+            kept.forget(id);
+        }
+        idle
+    }
+
     /// Closes a segment, once its last reader is done.
     pub fn forget(&self, id: i64) {
         self.kept().forget(id);

@@ -1,6 +1,7 @@
-//! Every name that storage gives to a file or directory, and nothing else.
+//! Every name that storage gives to a file, a directory or an object, and nothing else.
 
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::record::Tenant;
 
@@ -43,6 +44,29 @@ pub const INDEX_SUFFIX: &str = ".index";
 /// The index of a segment's file.
 pub fn index_of(segment: &Path) -> PathBuf {
     segment.with_extension(&INDEX_SUFFIX[1..])
+}
+
+/// Which store a data directory is, for the object store's sake.
+pub fn identity_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("object-store.json")
+}
+
+/// Where the objects of segments are in the object store, named as below [`segments_dir`]. Not "segments": that is where
+/// backups put theirs, which a backup may remove.
+pub const OBJECTS: &str = "live";
+
+/// The object that says whose segments are there.
+pub const OWNER_OBJECT: &str = "OWNER";
+
+/// Unlinks a segment's file and what stands beside it; what is not there is fine.
+pub fn remove_segment(path: &Path) -> io::Result<()> {
+    for path in [path, &index_of(path)] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// How the name of a file that is being written ends; such a file found at start is garbage.

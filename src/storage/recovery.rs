@@ -19,6 +19,8 @@ pub(super) struct Recovered {
     pub next_seq: u64,
     pub next_segment: i64,
     pub wal_lost_bytes: u64,
+    /// The catalog has nothing, and the log does not start with the first record.
+    pub is_new: bool,
 }
 
 /// Reads catalog and log, and starts a new log file.
@@ -29,7 +31,7 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
     for mut segment in contents.segments {
         if segment.history.quarantined.is_none() {
             // Not written to the catalog: when the file is put back, the next start finds it well.
-            segment.history.quarantined = damage(&root, &segment);
+            segment.history.quarantined = damage(&root, &segment, options.object_store.is_some());
         }
         if let Some(reason) = &segment.history.quarantined {
             let (id, tenant, records) = (segment.id, segment.tenant.as_str(), segment.records);
@@ -40,7 +42,8 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
     }
     view.add_deletions(catalog.deletions().await?);
     let wal_dir = paths::wal_dir(&options.data_dir);
-    refuse_lost_catalog(&options.data_dir, &view, contents.low_water)?;
+    let is_new = is_new(&options.data_dir, &view, contents.low_water)?;
+    refuse_lost_catalog(&root, is_new)?;
     sweep(&options.data_dir, &view)?;
 
     // Numbers start at 1, so that 0 stands before all records: a cursor that has seen nothing.
@@ -65,14 +68,18 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
     tracing::info!(segments, records_from_wal = records, next_seq, "store opened");
     let wal = Wal::open(&wal_dir, next_seq)?;
     let wal_lost_bytes = losses.iter().map(|loss| loss.bytes).sum();
-    Ok(Recovered { catalog, wal, view, next_seq, next_segment: contents.next_segment, wal_lost_bytes })
+    let next_segment = contents.next_segment;
+    Ok(Recovered { catalog, wal, view, next_seq, next_segment, wal_lost_bytes, is_new })
 }
 
-/// Why a segment's file can't be what the catalog says, as far as the directory tells.
-pub(super) fn damage(root: &Path, segment: &Segment) -> Option<String> {
+/// Why a segment's file can't be what the catalog says, as far as the directory tells. Where there is an object store, a
+/// file that is absent is fetched when it is read, and so is one that was cut, which goes.
+pub(super) fn damage(root: &Path, segment: &Segment, is_elsewhere: bool) -> Option<String> {
     let path = root.join(&segment.path);
     match fs::metadata(&path) {
         Ok(found) if found.len() == segment.bytes => None,
+        Err(error) if is_elsewhere && error.kind() == io::ErrorKind::NotFound => None,
+        Ok(_) if is_elsewhere && paths::remove_segment(&path).is_ok() => None,
         Ok(found) => {
             let (found, expected) = (found.len(), segment.bytes);
             Some(format!("the file '{}' has {found} bytes instead of {expected}", path.display()))
@@ -90,20 +97,24 @@ fn restore(view: &mut View, found: &wal::Frame, fields_max: usize) -> Result<(),
     Ok(snapshot.add_batch(Buffered::new(batch, found.first_seq), fields_max)?)
 }
 
-/// A new catalog beside segments that were not written lately is no new store: somebody removed the catalog, and the
-/// segments must not be taken for garbage. (Segments of a first flush that was cut short are in the log still.)
-fn refuse_lost_catalog(data_dir: &Path, view: &View, low_water: u64) -> Result<(), Error> {
-    let root = paths::segments_dir(data_dir);
-    if low_water > 1 || view.tenants.values().any(|found| found.all_segments().next().is_some()) || !root.exists() {
-        return Ok(());
-    }
-    let io = |source| Error::DataDir { path: root.clone(), source };
-    if count_segments(&root).map_err(io)? == 0 {
-        return Ok(());
+/// Whether the catalog has never had anything. (Segments of a first flush that was cut short are in the log still.)
+fn is_new(data_dir: &Path, view: &View, low_water: u64) -> Result<bool, Error> {
+    if low_water > 1 || !view.all_segments().is_empty() {
+        return Ok(false);
     }
     let mut starts_at_first = false;
     wal::replay(&paths::wal_dir(data_dir), 0, |frame| starts_at_first |= frame.first_seq <= 1)?;
-    if starts_at_first { Ok(()) } else { Err(Error::CatalogLost(root)) }
+    Ok(!starts_at_first)
+}
+
+/// A new catalog beside segments that were not written lately is no new store: somebody removed the catalog, and the
+/// segments must not be taken for garbage.
+fn refuse_lost_catalog(root: &Path, is_new: bool) -> Result<(), Error> {
+    if !is_new || !root.exists() {
+        return Ok(());
+    }
+    let io = |source| Error::DataDir { path: root.to_owned(), source };
+    if count_segments(root).map_err(io)? == 0 { Ok(()) } else { Err(Error::CatalogLost(root.to_owned())) }
 }
 
 fn count_segments(dir: &Path) -> io::Result<usize> {

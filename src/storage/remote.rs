@@ -96,16 +96,25 @@ pub enum Error {
 }
 
 /// What can be said of an S3 store beyond its URL; empty texts leave it to AWS's usual variables.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Settings {
     /// URL of the service.
     pub endpoint: String,
     /// Region.
     pub region: String,
-    /// `https://service/bucket/…` rather than `https://bucket.service/…`.
-    pub path_style: bool,
+    /// The URL names the bucket (`https://bucket.service`), which is not in the path then.
+    pub virtual_hosted: bool,
     /// Speak unencrypted HTTP.
     pub allow_http: bool,
+}
+
+/// An object as it is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Its size.
+    pub bytes: u64,
+    /// When it was written, by the store's clock. **Units**: ns.
+    pub modified_ns: i64,
 }
 
 /// Size and checksum of what was copied.
@@ -149,8 +158,8 @@ impl Remote {
         if settings.allow_http {
             builder = builder.with_client_options(ClientOptions::new().with_allow_http(true));
         }
-        if settings.path_style {
-            builder = builder.with_virtual_hosted_style_request(false);
+        if settings.virtual_hosted {
+            builder = builder.with_virtual_hosted_style_request(true);
         }
         if !settings.endpoint.is_empty() {
             builder = builder.with_endpoint(&settings.endpoint);
@@ -315,14 +324,15 @@ impl Remote {
         }
     }
 
-    /// The objects below a place, with their sizes.
-    pub async fn list(&self, below: &str) -> Result<BTreeMap<String, u64>, Error> {
+    /// The objects below a place.
+    pub async fn list(&self, below: &str) -> Result<BTreeMap<String, Listed>, Error> {
         let key = self.key(below);
         let mut listed = self.objects.list(Some(&key)).boxed();
         let mut found = BTreeMap::new();
         while let Some(meta) = self.in_time(below, 0, listed.try_next()).await? {
             let inner = meta.location.as_ref().strip_prefix(self.prefix.as_ref()).unwrap_or(meta.location.as_ref());
-            found.insert(inner.trim_start_matches('/').to_owned(), meta.size);
+            let modified_ns = meta.last_modified.timestamp_nanos_opt().unwrap_or(i64::MAX);
+            found.insert(inner.trim_start_matches('/').to_owned(), Listed { bytes: meta.size, modified_ns });
         }
         Ok(found)
     }
@@ -395,7 +405,7 @@ mod tests {
             let put = remote.put("segments/a/x.parquet", &from).await.unwrap();
             let fetched = remote.fetch("segments/a/x.parquet", &to).await.unwrap();
             assert_eq!((put, std::fs::read(&to).unwrap() == bytes), (fetched, true), "{size}");
-            assert_eq!(remote.list("segments").await.unwrap().get("segments/a/x.parquet"), Some(&(size as u64)));
+            assert_eq!(remote.list("segments").await.unwrap()["segments/a/x.parquet"].bytes, size as u64);
         }
         remote.delete("segments/a/x.parquet").await.unwrap();
         remote.delete("segments/a/x.parquet").await.unwrap();

@@ -18,6 +18,33 @@ pub struct View {
     pub(super) tenants: HashMap<Tenant, Arc<Snapshot>>,
 }
 
+impl View {
+    /// The segments of all tenants that have files, the quarantined ones among them.
+    pub(super) fn all_segments(&self) -> Vec<Arc<Segment>> {
+        self.tenants.values().flat_map(|snapshot| snapshot.all_segments()).cloned().collect()
+    }
+
+    /// Takes segments out of what is read, for as long as the process runs.
+    pub(super) fn quarantine(&mut self, ids: &[i64], reason: &str, fields_max: usize) {
+        let live = self.all_segments();
+        for segment in live.iter().filter(|segment| ids.contains(&segment.id)) {
+            let Some(snapshot) = self.tenants.get_mut(&segment.tenant) else { continue };
+            let snapshot = Arc::make_mut(snapshot);
+            snapshot.remove_segments(|found| found.id == segment.id, fields_max);
+            let mut marked = Segment::clone(segment);
+            let reason = marked.history.quarantined.take().unwrap_or_else(|| reason.to_owned());
+            tracing::warn!(
+                id = segment.id,
+                records = segment.records,
+                reason,
+                "a segment can't be read; answers lack its records"
+            );
+            marked.history.quarantined = Some(reason);
+            snapshot.add_segment(marked, fields_max);
+        }
+    }
+}
+
 /// One tenant's records at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {

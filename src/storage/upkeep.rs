@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::catalog::{self, History, Segment};
 use super::compact::{self, Eagerness, Merge};
@@ -39,6 +39,8 @@ pub(super) struct Upkeep {
     held: HashMap<i64, (Instant, Duration)>,
     /// Segments that the catalog dropped and somebody may still read.
     graveyard: Vec<Arc<Segment>>,
+    /// Takes the objects of segments that are gone.
+    removals: mpsc::Sender<String>,
     /// Directories that may have become empty.
     left_dirs: BTreeSet<PathBuf>,
     /// Who asked for all merges, and what was done for them.
@@ -58,12 +60,13 @@ struct Running {
 
 impl Upkeep {
     /// The first look for expired segments comes after a whole interval: what was just recovered can be looked at.
-    pub(super) fn new(check_every: Duration) -> Upkeep {
+    pub(super) fn new(check_every: Duration, removals: mpsc::Sender<String>) -> Upkeep {
         let now = Instant::now();
         Upkeep {
             merge: None,
             held: HashMap::new(),
             graveyard: Vec::new(),
+            removals,
             left_dirs: BTreeSet::new(),
             forced: Vec::new(),
             forced_done: Compacted::default(),
@@ -132,8 +135,7 @@ impl Writer {
     }
 
     fn all_segments(&self) -> Vec<Arc<Segment>> {
-        let view = self.shared.view.load();
-        view.tenants.values().flat_map(|snapshot| snapshot.all_segments()).cloned().collect()
+        self.shared.view.load().all_segments()
     }
 
     /// Plans, and starts the first merge; with nothing left to do, answers those who asked for all.
@@ -188,11 +190,11 @@ impl Writer {
         self.next_segment += inputs.len() as i64;
         let stop = Arc::new(AtomicBool::new(false));
         let (job, stopped) = (inputs.clone(), stop.clone());
-        let (columns_max, memory_bytes_max) = (self.options.columns_max, self.options.merge_memory_bytes());
-        let requests = self.requests.clone();
+        let limits = self.options.segment_limits();
+        let (requests, shared) = (self.requests.clone(), self.shared.clone());
         let work = move || {
             let ids = first_id..first_id + job.len() as i64;
-            let merge = || segment::merge(&root, &job, columns_max, memory_bytes_max, ids.start, &|_| None, &stopped);
+            let merge = || shared.merge(&root, &job, limits, ids.start, &|_| None, &stopped);
             let outcome = catch_unwind(AssertUnwindSafe(merge)).unwrap_or(Err(segment::Error::Panicked));
             let outcome = outcome.map(|written| written.into_iter().collect());
             if outcome.is_err() {
@@ -429,8 +431,12 @@ impl Writer {
         let root = paths::segments_dir(&self.options.data_dir);
         for segment in &dead {
             let path = root.join(&segment.path);
-            if let Err(error) = remove_files(&path) {
+            if let Err(error) = paths::remove_segment(&path) {
                 tracing::warn!(%error, path = %path.display(), "a removed segment's file stays until the next start");
+            }
+            for object in self.shared.cache.forget(segment) {
+                // What the queue has no room for is deleted at the next start.
+                let _ = self.upkeep.removals.try_send(object);
             }
             self.upkeep.left_dirs.extend(path.parent().map(Path::to_owned));
         }
@@ -469,24 +475,13 @@ fn remove_unfinished(root: &Path, input: &Segment, ids: std::ops::Range<i64>) {
         let path = root.join(paths::segment(&input.tenant, &input.day, input.class.as_str(), id));
         let unfinished = path.with_extension(&paths::UNFINISHED_SUFFIX[1..]);
         // What can't be removed now is swept at the next start.
-        let _ = remove_files(&path).and_then(|()| remove_files(&unfinished));
+        let _ = paths::remove_segment(&path).and_then(|()| paths::remove_segment(&unfinished));
     }
 }
 
 /// Whether the file system has so much left; where it does not say, the write will.
 fn has_room(dir: &Path, bytes: u64) -> bool {
     rustix::fs::statvfs(dir).map_or(true, |found| found.f_bavail.saturating_mul(found.f_frsize) >= bytes)
-}
-
-/// Unlinks a segment's file and what stands beside it; what is not there is fine.
-fn remove_files(path: &Path) -> io::Result<()> {
-    for path in [path, &path.with_extension(&paths::INDEX_SUFFIX[1..])] {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// Removes a directory and those above it up to `root` as long as they are empty, and makes the removals durable.
@@ -502,7 +497,7 @@ fn remove_empty_dirs(dir: &Path, root: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampNanosecondArray, new_null_array};
 
     use super::*;
@@ -515,7 +510,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     /// A record of each time, all of one level.
-    fn records(level: &str, times_ns: &[i64]) -> RecordBatch {
+    pub fn records(level: &str, times_ns: &[i64]) -> RecordBatch {
         let columns = column::CORE.iter().chain(&column::HIDDEN).map(|name| {
             let array: ArrayRef = match *name {
                 column::TIMESTAMP => Arc::new(TimestampNanosecondArray::from(times_ns.to_vec()).with_timezone("UTC")),
@@ -527,7 +522,7 @@ mod tests {
         RecordBatch::try_from_iter_with_nullable(columns).unwrap()
     }
 
-    async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_so() {
             assert!(Instant::now() < deadline, "waited in vain for {what}");

@@ -121,10 +121,11 @@ impl Writer {
         next_seq: u64,
         next_segment: i64,
         requests: mpsc::WeakSender<Request>,
+        removals: mpsc::Sender<String>,
     ) -> Writer {
         let unfrozen_bytes = shared.buffer_bytes.load(Ordering::Relaxed);
         let oldest_ns = (unfrozen_bytes > 0).then(|| clock.now_ns());
-        let upkeep = Upkeep::new(options.rules.check_every());
+        let upkeep = Upkeep::new(options.rules.check_every(), removals);
         Writer {
             options,
             clock,
@@ -371,12 +372,14 @@ impl Writer {
     fn start_flush(&mut self, frozen: Frozen, runtime: &Handle) {
         let (job, catalog, options) = (frozen.clone(), self.catalog.clone(), self.options.clone());
         let (requests, runtime, mut next_segment) = (self.requests.clone(), runtime.clone(), self.next_segment);
-        let now_ns = self.clock.now_ns();
+        let (now_ns, shared) = (self.clock.now_ns(), self.shared.clone());
         let work = move || {
             let outcome = write_segments(&options, &job, now_ns, &mut next_segment).and_then(|segments| {
+                shared.cache.upload(&segments)?;
                 runtime.block_on(catalog.commit(&segments, job.low_water, next_segment))?;
                 Ok(Flushed { segments, next_segment })
             });
+            shared.evict();
             if let Some(requests) = requests.upgrade() {
                 // The writer is gone only when the store was dropped; the next start finds what the catalog says.
                 let _ = requests.blocking_send(Request::Flushed { outcome });

@@ -53,7 +53,7 @@ pub fn end(quiver: Quiver) {
     assert!(quiver.terminate().success());
 }
 
-fn files_below(dir: &Path, suffix: &str) -> Vec<PathBuf> {
+pub fn files_below(dir: &Path, suffix: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).expect("it can be listed") {
         let path = entry.expect("it can be listed").path();

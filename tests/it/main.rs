@@ -7,6 +7,7 @@
 mod backup;
 mod clients;
 mod deletion;
+mod formats;
 mod http;
 mod ingest;
 mod kills;

@@ -51,6 +51,11 @@ pub fn wait_for<T>(what: &str, at_most: Duration, mut found: impl FnMut() -> Opt
 impl Quiver {
     /// Starts a store on `data_dir` and waits until it says that it is ready.
     pub fn start(data_dir: &Path, arguments: &[&str]) -> Quiver {
+        Quiver::start_with(data_dir, arguments, &[])
+    }
+
+    /// As [`Quiver::start`], with variables of the environment.
+    pub fn start_with(data_dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Quiver {
         let log = NamedTempFile::new().expect("a temporary file can be made");
         let mut command = Command::new(binary());
         command.args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--log-format", "json", "--data-dir"]);
@@ -59,6 +64,7 @@ impl Quiver {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("QUIVER_")) {
             command.env_remove(name);
         }
+        command.envs(variables.iter().copied());
         let stderr = log.reopen().expect("the log can be opened");
         let mut child = command
             .stdin(Stdio::null())

@@ -35,6 +35,15 @@ const GROUP_PARTS: usize = 3;
 /// Which records of a batch are kept; `None`: all.
 pub type Keep<'a> = dyn Fn(&RecordBatch) -> Option<BooleanArray> + 'a;
 
+/// What a merge keeps to.
+#[derive(Debug, Clone, Copy)]
+pub struct MergeLimits {
+    /// Columns of the output; the values of further fields go to the overflow.
+    pub columns_max: usize,
+    /// Memory of the row group that is being collected, about.
+    pub memory_bytes_max: usize,
+}
+
 /// Writes one segment with the records of all inputs, which are of one tenant, day and class, without those that `keep`
 /// leaves out. Complete and fsynced when this returns; live when the catalog says so. `None`: no record is left.
 /// Holds `memory_bytes_max`, about: row groups are shorter where records are large.
@@ -44,12 +53,12 @@ pub type Keep<'a> = dyn Fn(&RecordBatch) -> Option<BooleanArray> + 'a;
 pub fn merge(
     root: &Path,
     inputs: &[Arc<Segment>],
-    columns_max: usize,
-    memory_bytes_max: usize,
+    limits: MergeLimits,
     id: i64,
     keep: &Keep<'_>,
     stop: &AtomicBool,
 ) -> Result<Option<Segment>, Error> {
+    let MergeLimits { columns_max, memory_bytes_max } = limits;
     let alike = |a: &Arc<Segment>, b: &Arc<Segment>| (&a.tenant, &a.day, &a.class) == (&b.tenant, &b.day, &b.class);
     assert!(inputs.iter().all(|input| alike(input, &inputs[0])), "a merge never crosses tenant, day or class");
     let open = inputs.iter().map(|input| OpenSegment::open(root, input)).collect::<Result<Vec<_>, _>>()?;

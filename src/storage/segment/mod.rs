@@ -21,7 +21,7 @@ mod rows;
 
 pub use file::Tier;
 pub use ids::IdForm;
-pub use merge::merge;
+pub use merge::{Keep, MergeLimits, merge};
 pub use open::{Error as ReadError, OpenSegment};
 pub use rows::{Condition, matching};
 
@@ -75,6 +75,9 @@ pub enum Error {
     /// A fault of our own, in a merge.
     #[error("a merge panicked; the log has the cause")]
     Panicked,
+    /// What was written can't be brought to the object store.
+    #[error("can't upload a segment: {0}")]
+    Upload(String),
     /// A merge was told to stop.
     #[error("the merge was stopped")]
     Stopped,

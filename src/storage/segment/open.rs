@@ -40,6 +40,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The file is in the object store, which does not give it.
+    #[error("can't fetch the segment '{path}': {reason}")]
+    Fetch {
+        /// Where it was to go.
+        path: PathBuf,
+        /// What the object store said.
+        reason: String,
+    },
     /// The file is not what was written.
     #[error("the segment '{path}' is damaged: {reason}")]
     Damaged {
@@ -190,12 +198,21 @@ impl OpenSegment {
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let written = ArrowReaderMetadata::load(&file, options.clone()).map_err(parquet)?;
         let read_as = |schema: SchemaRef| {
-            ArrowReaderMetadata::try_new(written.metadata().clone(), options.clone().with_schema(schema)).map_err(parquet)
+            ArrowReaderMetadata::try_new(written.metadata().clone(), options.clone().with_schema(schema))
+                .map_err(parquet)
         };
         let views = read_as(with_views(written.schema()))?;
         let plain = read_as(with_shapes(written.schema()))?;
         let ids = ids_of(written.metadata()).map_err(damaged)?;
-        Ok(OpenSegment { segment: segment.clone(), index: index.map(|(index, _)| index), path, file, views, plain, ids })
+        Ok(OpenSegment {
+            segment: segment.clone(),
+            index: index.map(|(index, _)| index),
+            path,
+            file,
+            views,
+            plain,
+            ids,
+        })
     }
 
     /// Memory that footer and index hold.
