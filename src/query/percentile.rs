@@ -211,13 +211,7 @@ impl GroupsAccumulator for Percentiles {
         Ok(())
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        _: Option<&BooleanArray>,
-        total_num_groups: usize,
-    ) -> Result<()> {
+    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
         self.groups.resize_with(total_num_groups, Points::default);
         let centroids = values[5].as_list::<i32>();
         for (row, group) in group_indices.iter().enumerate() {
@@ -239,32 +233,43 @@ impl GroupsAccumulator for Percentiles {
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let groups = self.take(emit_to);
-        let mut centroids = ListBuilder::new(Float64Builder::new());
-        let (mut sums, mut weights, mut highest, mut lowest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for mut points in groups {
-            if points.len() > POINTS_MAX {
-                points.shrink();
-            }
-            let points = points.sorted();
-            for (value, weight) in &points {
-                centroids.values().append_slice(&[*value, *weight]);
-            }
-            centroids.append(true);
-            sums.push(points.iter().map(|(value, weight)| value * weight).sum::<f64>());
-            weights.push(points.iter().map(|point| point.1).sum::<f64>());
-            highest.push(points.last().map_or(f64::NAN, |point| point.0));
-            lowest.push(points.first().map_or(f64::NAN, |point| point.0));
-        }
-        let sizes = UInt64Array::from(vec![DIGEST_SIZE; sums.len()]);
-        let floats = |values: Vec<f64>| Arc::new(Float64Array::from(values)) as ArrayRef;
-        let last = Arc::new(centroids.finish()) as ArrayRef;
-        Ok(vec![Arc::new(sizes), floats(sums), floats(weights), floats(highest), floats(lowest), last])
+        Ok(state_of(self.take(emit_to)))
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        let mut alone = Percentiles { percentile: self.percentile, to: self.to.clone(), groups: Vec::new(), points: 0 };
+        let rows: Vec<usize> = (0..values[0].len()).collect();
+        alone.update_batch(values, &rows, opt_filter, rows.len())?;
+        alone.state(EmitTo::All)
     }
 
     fn size(&self) -> usize {
         self.groups.len() * size_of::<Points>() + self.points * 16
     }
+}
+
+/// What DataFusion's digest would write of the same values.
+fn state_of(groups: Vec<Points>) -> Vec<ArrayRef> {
+    let mut centroids = ListBuilder::new(Float64Builder::new());
+    let (mut sums, mut weights, mut highest, mut lowest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for mut points in groups {
+        if points.len() > POINTS_MAX {
+            points.shrink();
+        }
+        let points = points.sorted();
+        for (value, weight) in &points {
+            centroids.values().append_slice(&[*value, *weight]);
+        }
+        centroids.append(true);
+        sums.push(points.iter().map(|(value, weight)| value * weight).sum::<f64>());
+        weights.push(points.iter().map(|point| point.1).sum::<f64>());
+        highest.push(points.last().map_or(f64::NAN, |point| point.0));
+        lowest.push(points.first().map_or(f64::NAN, |point| point.0));
+    }
+    let sizes = UInt64Array::from(vec![DIGEST_SIZE; sums.len()]);
+    let floats = |values: Vec<f64>| Arc::new(Float64Array::from(values)) as ArrayRef;
+    let last = Arc::new(centroids.finish()) as ArrayRef;
+    vec![Arc::new(sizes), floats(sums), floats(weights), floats(highest), floats(lowest), last]
 }
 
 #[cfg(test)]

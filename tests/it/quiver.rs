@@ -136,7 +136,8 @@ impl Quiver {
         let answer = self.ask(parameters, "application/x-ndjson", sql);
         assert_eq!(answer.status, 200, "{sql}: {}", answer.text());
         let rows = answer.text().lines().map(|line| serde_json::from_str(line).expect("rows are JSON"));
-        let rows: Vec<Value> = rows.collect();
+        // What the store says of an answer that is not whole stands behind the rows; tests of that look at the answer.
+        let rows: Vec<Value> = rows.filter(|row: &Value| row.get("notice").is_none()).collect();
         assert!(!rows.iter().any(|row| row.get("error").is_some()), "{sql}: {:?}", rows.last());
         rows
     }
