@@ -152,13 +152,13 @@ impl<'a> Copier<'a> {
     }
 
     /// The files as they are in the target now; `Err` with the path of one that is gone from the data directory.
-    async fn copy_all(
+    async fn copy_all<'s>(
         &mut self,
-        paths: Vec<(String, Option<&Segment>)>,
+        paths: Vec<(String, Option<&'s Segment>)>,
         progress: &Progress,
     ) -> Result<Result<Vec<manifest::File>, String>, Error> {
         let copier = &*self;
-        let copy = |(path, segment): (String, Option<&Segment>)| async move {
+        let copy = |(path, segment): (String, Option<&'s Segment>)| async move {
             let outcome = copier.copy(&path, segment).await?;
             if let Outcome::Reused(file) | Outcome::Uploaded(file) = &outcome {
                 progress.done(file.bytes);
