@@ -619,6 +619,11 @@ mod tests {
         }
     }
 
+    /// The lock goes with the value.
+    async fn close(store: Arc<Store>) {
+        store.close().await.unwrap();
+    }
+
     fn objects(place: &Path) -> Vec<String> {
         fn below(dir: &Path, found: &mut Vec<String>) {
             for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -642,10 +647,10 @@ mod tests {
         let (dir, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let store = Store::open(options(dir.path(), None), now()).await.unwrap();
         fill(&store, 3).await;
-        store.close().await.unwrap();
+        close(store).await;
         let store = Store::open(options(dir.path(), Some(place.path())), now()).await.unwrap();
         eventually("all objects", || objects(place.path()).len() == 6).await;
-        store.close().await.unwrap();
+        close(store).await;
         fs::remove_dir_all(dir.path().join("segments")).unwrap();
         let store = Store::open(options(dir.path(), Some(place.path())), now()).await.unwrap();
         let snapshot = store.snapshot(&Tenant::default_tenant());
@@ -656,7 +661,7 @@ mod tests {
         drop(snapshot);
         assert_eq!(store.compact().await.unwrap().segments_merged, 3);
         eventually("the end of what was merged", || objects(place.path()).len() == 2).await;
-        store.close().await.unwrap();
+        close(store).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -664,7 +669,7 @@ mod tests {
         let (dir, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let store = Store::open(options(dir.path(), Some(place.path())), now()).await.unwrap();
         fill(&store, 1).await;
-        store.close().await.unwrap();
+        close(store).await;
         let orphan = place.path().join(paths::OBJECTS).join("default/1970-01-01/info/000000000099.parquet");
         fs::create_dir_all(orphan.parent().unwrap()).unwrap();
         fs::write(&orphan, "of a flush that was cut short").unwrap();
@@ -673,7 +678,7 @@ mod tests {
             let store = Store::open(options(dir.path(), Some(place.path())), clock).await.unwrap();
             assert_eq!(orphan.exists(), is_there);
             assert_eq!(store.snapshot(&Tenant::default_tenant()).segments.len(), 1);
-            store.close().await.unwrap();
+            close(store).await;
         }
         assert_eq!(objects(place.path()).len(), 2);
     }
@@ -685,7 +690,7 @@ mod tests {
         let store = Store::open(options(dir.path(), Some(place.path())), now()).await.unwrap();
         fill(&store, 1).await;
         fill(&store, 1).await;
-        store.close().await.unwrap();
+        close(store).await;
         let refused = Store::open(options(other.path(), Some(place.path())), now()).await.err().unwrap();
         assert!(matches!(refused, Error::OtherOwner { .. }), "{refused}");
         fs::remove_file(paths::catalog_file(dir.path())).unwrap();
@@ -701,7 +706,7 @@ mod tests {
         let store = Store::open(options(dir.path(), Some(place.path())), now()).await.unwrap();
         fill(&store, 2).await;
         let lost = store.snapshot(&Tenant::default_tenant()).segments[0].path.clone();
-        store.close().await.unwrap();
+        close(store).await;
         fs::remove_dir_all(dir.path().join("segments")).unwrap();
         let object = place.path().join(paths::OBJECTS).join(lost);
         let bytes = fs::read(&object).unwrap();
@@ -711,7 +716,7 @@ mod tests {
             let snapshot = store.snapshot(&Tenant::default_tenant());
             assert_eq!((snapshot.segments.len(), snapshot.quarantined.len()), (readable, quarantined));
             drop(snapshot);
-            store.close().await.unwrap();
+            close(store).await;
             fs::write(&object, &bytes).unwrap();
         }
     }

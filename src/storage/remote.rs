@@ -198,8 +198,9 @@ impl Remote {
         let second = self.put_new(&plain, Bytes::from_static(b"second")).await;
         let racers = (0..RACERS).map(|at| self.put_new(&race, Bytes::from(vec![at as u8; 1_024])));
         let raced = futures::future::join_all(racers).await;
+        let mut deleted = Ok(());
         for object in [&plain, &race] {
-            self.delete(object).await?;
+            deleted = deleted.and(self.delete(object).await);
         }
         match second {
             Err(Error::Exists { .. }) => {}
@@ -215,7 +216,7 @@ impl Remote {
             }
         }
         match winners {
-            1 => Ok(()),
+            1 => deleted,
             _ => Err(overwrites(format!("{winners} of {RACERS} simultaneous creates of one object succeeded"))),
         }
     }

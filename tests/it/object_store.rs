@@ -322,7 +322,8 @@ fn start_careless_server() -> String {
                 }
                 let mut body = vec![0; bytes];
                 reader.read_exact(&mut body).expect("the body comes");
-                let body = if method == "POST" { "<DeleteResult></DeleteResult>" } else { "" };
+                let body =
+                    if method == "POST" { "<DeleteResult><Deleted><Key>x</Key></Deleted></DeleteResult>" } else { "" };
                 let head =
                     format!("HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: {}\r\nConnection: close", body.len());
                 write!(reader.into_inner(), "{head}\r\n\r\n{body}").expect("the answer is taken");

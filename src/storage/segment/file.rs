@@ -285,7 +285,9 @@ impl FileWriter {
 
 /// Writes an index beside its segment, durably but for its directory entry.
 pub(super) fn write_index(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension(format!("index{}", paths::UNFINISHED_SUFFIX));
+    // Two threads may make one index at once: a query and a merge that both find it missing.
+    let thread = std::thread::current().id();
+    let unfinished = path.with_extension(format!("{thread:?}.index{}", paths::UNFINISHED_SUFFIX));
     let mut file = File::create(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
