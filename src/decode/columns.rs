@@ -32,14 +32,8 @@ pub(super) mod slot {
     pub const FIELDS: Slot = 6;
 }
 
-const FIXED: [&str; slot::FIELDS as usize] = [
-    column::LEVEL,
-    column::SERVICE,
-    column::MESSAGE,
-    column::TRACE_ID,
-    column::SPAN_ID,
-    column::OVERFLOW,
-];
+const FIXED: [&str; slot::FIELDS as usize] =
+    [column::LEVEL, column::SERVICE, column::MESSAGE, column::TRACE_ID, column::SPAN_ID, column::OVERFLOW];
 
 /// A value on its way into a column. Numbers bring their spelling, for a column that is text; an empty one is made then.
 #[derive(Debug, Clone, Copy)]

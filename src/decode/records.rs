@@ -208,7 +208,11 @@ impl<'o> Records<'o> {
 
     /// The batch, and what was not accepted.
     pub fn finish(self) -> Decoded {
-        Decoded { batch: self.columns.finish(&self.shapes.texts), rejected: self.rejected, rejected_count: self.rejected_count }
+        Decoded {
+            batch: self.columns.finish(&self.shapes.texts),
+            rejected: self.rejected,
+            rejected_count: self.rejected_count,
+        }
     }
 
     /// Whether the line keeps the limits; it is rejected when not.

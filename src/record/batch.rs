@@ -172,10 +172,7 @@ pub fn interleave(parts: &[&ArrayRef], indices: &[(usize, usize)]) -> Result<Arr
 
 /// Makes one column of many. Dictionaries are made one first, of the texts that are used, each once; Arrow would put them
 /// behind each other, and they would grow with every merge.
-fn join(
-    parts: &[&ArrayRef],
-    take: impl Fn(&[&dyn Array]) -> Result<ArrayRef, ArrowError>,
-) -> Result<ArrayRef, Error> {
+fn join(parts: &[&ArrayRef], take: impl Fn(&[&dyn Array]) -> Result<ArrayRef, ArrowError>) -> Result<ArrayRef, Error> {
     let dictionaries: Option<Vec<&DictionaryArray<Int32Type>>> =
         parts.iter().map(|part| part.as_dictionary_opt::<Int32Type>()).collect();
     let Some(dictionaries) = dictionaries.filter(|found| !found.is_empty()) else {
@@ -335,12 +332,17 @@ mod tests {
         let without = batch(vec![("n", Arc::new(Int64Array::from(vec![1])))]);
         let all = concat(&[old, new.clone(), without, new]).unwrap();
         let column = all.column_by_name("_shape").unwrap();
-        let wanted = ["b", "", "a", "", "b", "", "a", "", "b"].map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()));
+        let wanted =
+            ["b", "", "a", "", "b", "", "a", "", "b"].map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()));
         assert_eq!(texts_of(column), wanted);
         assert_eq!(column.as_dictionary::<Int32Type>().values().len(), 2, "each text once, none that is not used");
 
-        let picked = interleave(&[column, &shapes(&[Some("c"), Some("a")])], &[(1, 1), (0, 0), (1, 0), (0, 1)]).unwrap();
-        assert_eq!(texts_of(&picked), ["a", "b", "c", ""].map(|text| Some(text.to_owned()).filter(|text| !text.is_empty())));
+        let picked =
+            interleave(&[column, &shapes(&[Some("c"), Some("a")])], &[(1, 1), (0, 0), (1, 0), (0, 1)]).unwrap();
+        assert_eq!(
+            texts_of(&picked),
+            ["a", "b", "c", ""].map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()))
+        );
         let halves = [column.slice(0, 4), column.slice(4, 5)];
         let again = join(&[&halves[0], &halves[1]], arrow::compute::concat).unwrap();
         assert!(Arc::ptr_eq(again.as_dictionary::<Int32Type>().values(), column.as_dictionary::<Int32Type>().values()));

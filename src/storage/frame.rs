@@ -73,9 +73,10 @@ mod tests {
     fn a_frame_with_a_shape_in_every_record_is_read() {
         let batch = decoded();
         let texts = |field: &Arc<Field>, array: &ArrayRef| match field.name().as_str() {
-            column::SHAPE => {
-                (Arc::new(Field::new(column::SHAPE, DataType::Utf8, true)), arrow::compute::cast(array, &DataType::Utf8).unwrap())
-            }
+            column::SHAPE => (
+                Arc::new(Field::new(column::SHAPE, DataType::Utf8, true)),
+                arrow::compute::cast(array, &DataType::Utf8).unwrap(),
+            ),
             _ => (field.clone(), array.clone()),
         };
         let columns = batch.schema_ref().fields().iter().zip(batch.columns());

@@ -267,8 +267,7 @@ impl FileWriter {
     pub fn finish(self) -> Result<Finished, Error> {
         let path = self.path;
         let io = |source| Error::Io { path: path.clone(), source };
-        let checksummed =
-            self.writer.into_inner().map_err(|source| Error::Encode { path: path.clone(), source })?;
+        let checksummed = self.writer.into_inner().map_err(|source| Error::Encode { path: path.clone(), source })?;
         let (file, bytes, pieces, crc32) = checksummed.finish().map_err(io)?;
         file.sync_all().map_err(io)?;
         let index_path = paths::index_of(&path);

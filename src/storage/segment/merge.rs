@@ -64,7 +64,11 @@ pub fn merge(
     let mut output = Output {
         file: root.join(&path),
         ids: common_ids(&open, &schema),
-        time_unit: open.iter().map(OpenSegment::time_unit).max_by_key(|unit| fineness(*unit)).unwrap_or(TimeUnit::Nanosecond),
+        time_unit: open
+            .iter()
+            .map(OpenSegment::time_unit)
+            .max_by_key(|unit| fineness(*unit))
+            .unwrap_or(TimeUnit::Nanosecond),
         moved: schema::beyond(&schema, columns_max),
         writer: None,
         summary: Summary::default(),
@@ -232,9 +236,8 @@ fn run(
         loop {
             let Some(head) = sources[at].head.as_mut() else { break };
             let key = head.key(head.row);
-            let beyond = limit.as_ref().is_some_and(|limit| {
-                key > (limit.0, limit.1, limit.2.as_deref(), limit.3, limit.4)
-            });
+            let beyond =
+                limit.as_ref().is_some_and(|limit| key > (limit.0, limit.1, limit.2.as_deref(), limit.3, limit.4));
             if beyond {
                 break;
             }
@@ -361,10 +364,8 @@ impl Output {
         let summary = &mut self.summary;
         let timestamps = records.column(0).as_primitive::<TimestampNanosecondType>();
         let seqs = records.column(records.num_columns() - 1).as_primitive::<Int64Type>();
-        let (timestamps, seqs) = (
-            super::bounds(timestamps.values().iter().copied()),
-            super::bounds(seqs.values().iter().copied()),
-        );
+        let (timestamps, seqs) =
+            (super::bounds(timestamps.values().iter().copied()), super::bounds(seqs.values().iter().copied()));
         let join = |known: (i64, i64), new: (i64, i64), first: bool| {
             if first { new } else { (known.0.min(new.0), known.1.max(new.1)) }
         };

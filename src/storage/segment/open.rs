@@ -190,12 +190,21 @@ impl OpenSegment {
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let written = ArrowReaderMetadata::load(&file, options.clone()).map_err(parquet)?;
         let read_as = |schema: SchemaRef| {
-            ArrowReaderMetadata::try_new(written.metadata().clone(), options.clone().with_schema(schema)).map_err(parquet)
+            ArrowReaderMetadata::try_new(written.metadata().clone(), options.clone().with_schema(schema))
+                .map_err(parquet)
         };
         let views = read_as(with_views(written.schema()))?;
         let plain = read_as(with_shapes(written.schema()))?;
         let ids = ids_of(written.metadata()).map_err(damaged)?;
-        Ok(OpenSegment { segment: segment.clone(), index: index.map(|(index, _)| index), path, file, views, plain, ids })
+        Ok(OpenSegment {
+            segment: segment.clone(),
+            index: index.map(|(index, _)| index),
+            path,
+            file,
+            views,
+            plain,
+            ids,
+        })
     }
 
     /// Memory that footer and index hold.
@@ -368,12 +377,7 @@ fn ids_of(metadata: &ParquetMetaData) -> Result<BTreeMap<String, IdForm>, String
     ids.map_or(Ok(BTreeMap::new()), |text| serde_json::from_str(text).map_err(|error| error.to_string()))
 }
 
-fn open_or_rebuild(
-    path: &Path,
-    segment: &Arc<Segment>,
-    file: &File,
-    crc32: u32,
-) -> Result<(Index, Vec<u32>), Error> {
+fn open_or_rebuild(path: &Path, segment: &Arc<Segment>, file: &File, crc32: u32) -> Result<(Index, Vec<u32>), Error> {
     let index_path = paths::index_of(path);
     let opened = Index::open(&index_path).and_then(|index| index.checksums().map(|checksums| (index, checksums)));
     let missing = match opened {
