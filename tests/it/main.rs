@@ -11,6 +11,7 @@ mod http;
 mod ingest;
 mod kills;
 mod lifecycle;
+mod memory;
 mod object_store;
 mod quiver;
 mod recovery;
