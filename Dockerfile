@@ -10,6 +10,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends musl-tools && r
 RUN rustup target add "$(uname -m)-unknown-linux-musl"
 WORKDIR /quiver
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY src src
 COPY backend backend
 # The manifest names the tests; they are not built here.

@@ -28,7 +28,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
@@ -45,8 +45,12 @@ use super::{
 use crate::record::{FieldType, Tenant, column};
 use crate::storage::{Snapshot, Store};
 
-/// Batches that may wait for a slow reader of an answer.
+/// Batches that may wait for a slow reader of an answer, and the part of all queries' memory that those of all answers may
+/// take; a batch alone may be larger.
 const BATCHES_QUEUED_MAX: usize = 4;
+const QUEUED_PARTS: usize = 8;
+/// Bytes of one permit of it.
+const QUEUED_UNIT: usize = 1024;
 /// Consumers of memory named in a message about too much of it.
 const CONSUMERS_NAMED: usize = 3;
 
@@ -146,6 +150,7 @@ impl Engine {
             started,
             deadline: request.timeout.unwrap_or(self.options.timeout_max).min(self.options.timeout_max),
             rows_max: self.options.rows_max,
+            queued_units_max: queued_units(&self.options),
             handle: self.handle.clone(),
             tenant: request.tenant,
             admission: self.admission.clone(),
@@ -368,6 +373,8 @@ pub struct Prepared {
     started: Instant,
     deadline: Duration,
     rows_max: usize,
+    /// Permits of the batches that wait for the reader.
+    queued_units_max: u32,
     handle: tokio::runtime::Handle,
     tenant: Tenant,
     admission: Arc<Admission>,
@@ -422,7 +429,15 @@ impl Drop for Running {
     }
 }
 
-type Batches = mpsc::Sender<Result<RecordBatch, Error>>;
+/// Permits of one answer.
+fn queued_units(options: &Options) -> u32 {
+    let bytes = options.memory_bytes_max / QUEUED_PARTS / options.concurrency_max.max(1);
+    u32::try_from((bytes / QUEUED_UNIT).clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
+}
+
+/// A batch on its way to the reader, and what it holds of the room for such.
+type Queued = Result<(RecordBatch, OwnedSemaphorePermit), Error>;
+type Batches = mpsc::Sender<Queued>;
 
 async fn drive(query: Prepared, batches: Batches, progress: Arc<Progress>) {
     let until = tokio::time::Instant::from_std(query.started + query.deadline);
@@ -445,6 +460,7 @@ async fn answer(query: &Prepared, batches: &Batches, progress: &Progress) -> Res
     let failed = |error: &_| failure::of_execution(error);
     let mut stream = execute_stream(query.physical.clone(), query.context.clone()).map_err(|error| failed(&error))?;
     let mut rows_left = query.rows_max;
+    let room = Arc::new(Semaphore::new(query.queued_units_max as usize));
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(|error| failed(&error))?;
         let cut = batch.slice(0, batch.num_rows().min(rows_left));
@@ -452,7 +468,10 @@ async fn answer(query: &Prepared, batches: &Batches, progress: &Progress) -> Res
         query.metrics.rows.inc_by(cut.num_rows() as u64);
         progress.truncated.store(cut.num_rows() < batch.num_rows(), Ordering::Relaxed);
         let plain = output::plain_batch(&cut, &query.schema).map_err(|error| Error::Internal(error.to_string()))?;
-        let ended = batches.send(Ok(plain)).await.is_err() || progress.truncated.load(Ordering::Relaxed);
+        let units = u32::try_from(plain.get_array_memory_size() / QUEUED_UNIT).unwrap_or(u32::MAX);
+        let permit = room.clone().acquire_many_owned(units.clamp(1, query.queued_units_max)).await;
+        let permit = permit.map_err(|_| Error::Closed)?;
+        let ended = batches.send(Ok((plain, permit))).await.is_err() || progress.truncated.load(Ordering::Relaxed);
         if ended {
             break;
         }
@@ -462,7 +481,7 @@ async fn answer(query: &Prepared, batches: &Batches, progress: &Progress) -> Res
 
 /// The rows of a running query, as batches in the prepared schema.
 pub struct Rows {
-    receiver: mpsc::Receiver<Result<RecordBatch, Error>>,
+    receiver: mpsc::Receiver<Queued>,
     task: Option<JoinHandle<()>>,
     counts: Arc<ScanCounts>,
     progress: Arc<Progress>,
@@ -503,7 +522,7 @@ impl Stream for Rows {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.receiver.poll_recv(cx) {
             Poll::Ready(None) => {}
-            Poll::Ready(batch) => return Poll::Ready(batch),
+            Poll::Ready(batch) => return Poll::Ready(batch.map(|queued| queued.map(|(batch, _)| batch))),
             Poll::Pending if self.task.is_some() && self.timer.as_mut().poll(cx).is_ready() => {
                 self.task.take().inspect(JoinHandle::abort);
                 self.receiver.close();

@@ -66,7 +66,10 @@ fn plan_message(message: &str, functions: impl Fn() -> FieldNames) -> String {
 
 fn memory_message(message: &str) -> String {
     let first = message.lines().next().unwrap_or_default();
-    format!("the query needs more memory than it may use; narrow the time range, or group by fewer values ({first})")
+    format!(
+        "the query needs more memory than it may use ('query.memory_bytes_max', a part of 'memory_max'); narrow the time \
+         range, ask for fewer columns, or group by fewer values ({first})"
+    )
 }
 
 /// The message without DataFusion's prefixes.

@@ -12,6 +12,7 @@ mod http;
 mod ingest;
 mod kills;
 mod lifecycle;
+mod memory;
 mod object_store;
 mod quiver;
 mod recovery;

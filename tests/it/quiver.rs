@@ -51,13 +51,24 @@ pub fn wait_for<T>(what: &str, at_most: Duration, mut found: impl FnMut() -> Opt
 impl Quiver {
     /// Starts a store on `data_dir` and waits until it says that it is ready.
     pub fn start(data_dir: &Path, arguments: &[&str]) -> Quiver {
-        Quiver::start_with(data_dir, arguments, &[])
+        Quiver::start_as(Command::new(binary()), data_dir, arguments, &[])
     }
 
     /// As [`Quiver::start`], with variables of the environment.
     pub fn start_with(data_dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Quiver {
+        Quiver::start_as(Command::new(binary()), data_dir, arguments, variables)
+    }
+
+    /// As [`Quiver::start`], in a process that the system gives no more memory to write to than this.
+    pub fn start_limited(data_dir: &Path, arguments: &[&str], bytes_max: u64) -> Quiver {
+        let mut command = Command::new("sh");
+        let limited = format!("ulimit -d {} && exec \"$0\" \"$@\"", bytes_max >> 10);
+        command.args(["-c", &limited]).arg(binary());
+        Quiver::start_as(command, data_dir, arguments, &[])
+    }
+
+    fn start_as(mut command: Command, data_dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Quiver {
         let log = NamedTempFile::new().expect("a temporary file can be made");
-        let mut command = Command::new(binary());
         command.args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--log-format", "json", "--data-dir"]);
         command.arg(data_dir).args(arguments);
         // Settings of the environment, and the tests' own variables, are none of this store's.
@@ -83,6 +94,11 @@ impl Quiver {
         assert!(line.starts_with("quiver is ready: "), "the first line on stdout is {line:?}");
         (quiver.http, quiver.grpc) = (address("http="), address("grpc="));
         quiver
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends the process as a power cut would.
