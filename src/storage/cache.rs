@@ -658,7 +658,7 @@ mod tests {
         let (opener, segment) = (store.clone(), snapshot.segments[1].clone());
         let open = tokio::task::spawn_blocking(move || opener.open_segment(&segment)).await.unwrap().unwrap();
         assert_eq!(open.row_groups().sum::<usize>(), 1);
-        drop(snapshot);
+        drop((open, snapshot));
         assert_eq!(store.compact().await.unwrap().segments_merged, 3);
         eventually("the end of what was merged", || objects(place.path()).len() == 2).await;
         close(store).await;
