@@ -5,6 +5,7 @@ use datafusion::error::DataFusionError as Error_;
 
 use super::Error;
 use super::plan::{FieldNames, TABLE, unknown_field};
+use crate::storage::segment::ReadError;
 
 /// An error of planning: nearly always the statement is wrong.
 pub(super) fn of_planning(
@@ -13,6 +14,9 @@ pub(super) fn of_planning(
     fields: &FieldNames,
     functions: impl Fn() -> FieldNames,
 ) -> Error {
+    if let Some(error) = reading(error) {
+        return error;
+    }
     match error.find_root() {
         Error_::SchemaError(schema_error, _) => Error::Invalid(schema_message(schema_error, sql, fields)),
         Error_::ResourcesExhausted(message) => Error::Limit(memory_message(message)),
@@ -23,14 +27,24 @@ pub(super) fn of_planning(
 
 /// An error of execution.
 pub(super) fn of_execution(error: &DataFusionError) -> Error {
+    if let Some(error) = reading(error) {
+        return error;
+    }
     match error.find_root() {
         Error_::ResourcesExhausted(message) => Error::Limit(memory_message(message)),
         Error_::ArrowError(..) | Error_::Execution(_) | Error_::Plan(_) | Error_::NotImplemented(_) => {
             Error::Invalid(plain(error.find_root()))
         }
-        Error_::ParquetError(source) => Error::Corrupt(format!("a segment can't be read: {source}")),
-        Error_::ObjectStore(source) => Error::Corrupt(format!("a segment can't be read: {source}")),
         other => Error::Internal(plain(other)),
+    }
+}
+
+/// What a scan could not read; damaged segments are passed over, so this is a disk or an object store that fails.
+fn reading(error: &DataFusionError) -> Option<Error> {
+    let Error_::External(inner) = error.find_root() else { return None };
+    match inner.downcast_ref::<ReadError>()? {
+        damaged @ ReadError::Damaged { .. } => Some(Error::Corrupt(damaged.to_string())),
+        failed => Some(Error::Unavailable(failed.to_string())),
     }
 }
 

@@ -99,6 +99,9 @@ pub enum Error {
     /// Stored bytes are damaged.
     #[error("{0}")]
     Corrupt(String),
+    /// A disk or an object store does not answer; later it may.
+    #[error("{0}")]
+    Unavailable(String),
     /// The engine is closing.
     #[error("the store is shutting down")]
     Closed,
@@ -115,7 +118,7 @@ impl Error {
             Error::Deadline(_) => Kind::Deadline,
             Error::Limit(_) => Kind::Limit,
             Error::Corrupt(_) => Kind::Corrupt,
-            Error::Closed => Kind::Unavailable,
+            Error::Closed | Error::Unavailable(_) => Kind::Unavailable,
             Error::Internal(_) => Kind::Internal,
         }
     }
