@@ -2,7 +2,7 @@ package torture
 
 // Scenario damage: bytes of segments and of the catalog are flipped, cut off or gone. It records what the store does,
 // and fails only on what no store may do: hang, die while it answers, or refuse to start without a word.
-// What the store shall do beyond that is in damage_strict.go.
+// What the store shall do beyond that is in damage_judge.go.
 
 import (
 	"bytes"
@@ -33,10 +33,18 @@ const (
 // damage is one way to hurt a data directory.
 type damage struct {
 	name string
-	// index says that the catalog is hurt, and the segments are whole.
-	index bool
-	do    func(dir string, random *rand.Rand) error
+	part part
+	do   func(dir string, random *rand.Rand) error
 }
+
+// part is what of a data directory is hurt.
+type part int
+
+const (
+	segment part = iota
+	index
+	catalog
+)
 
 // finding is what came of a damage.
 type finding struct {
@@ -47,26 +55,35 @@ type finding struct {
 }
 
 var damages = []damage{
-	{"a byte of a data page flipped", false, inSegment(func(content []byte, random *rand.Rand) []byte {
+	{"a byte of a data page flipped", segment, inSegment(func(content []byte, random *rand.Rand) []byte {
 		content[4+random.IntN(footerStart(content)-4)] ^= 1 << random.IntN(8)
 		return content
 	})},
-	{"a byte of a footer flipped", false, inSegment(func(content []byte, random *rand.Rand) []byte {
+	{"a byte of a footer flipped", segment, inSegment(func(content []byte, random *rand.Rand) []byte {
 		start := footerStart(content)
 		content[start+random.IntN(len(content)-8-start)] ^= 1 << random.IntN(8)
 		return content
 	})},
-	{"a segment cut in half", false, inSegment(func(content []byte, _ *rand.Rand) []byte { return content[:len(content)/2] })},
-	{"a segment emptied", false, inSegment(func([]byte, *rand.Rand) []byte { return nil })},
-	{"a segment deleted", false, func(dir string, random *rand.Rand) error {
+	{"a segment cut in half", segment, inSegment(func(content []byte, _ *rand.Rand) []byte { return content[:len(content)/2] })},
+	{"a segment emptied", segment, inSegment(func([]byte, *rand.Rand) []byte { return nil })},
+	{"a segment deleted", segment, func(dir string, random *rand.Rand) error {
 		path, err := someSegment(dir, random)
 		return errors.Join(err, os.Remove(path))
 	}},
-	{"the catalog's header overwritten", true, inCatalog(func(content []byte, _ *rand.Rand) []byte {
+	{"a byte of an index flipped", index, inIndex(func(content []byte, random *rand.Rand) []byte {
+		content[random.IntN(len(content))] ^= 1 << random.IntN(8)
+		return content
+	})},
+	{"an index emptied", index, inIndex(func([]byte, *rand.Rand) []byte { return nil })},
+	{"an index deleted", index, func(dir string, random *rand.Rand) error {
+		path, err := someSegment(dir, random)
+		return errors.Join(err, os.Remove(indexOf(path)))
+	}},
+	{"the catalog's header overwritten", catalog, inCatalog(func(content []byte, _ *rand.Rand) []byte {
 		copy(content, bytes.Repeat([]byte{0x5a}, 100))
 		return content
 	})},
-	{"a page of the catalog overwritten", true, inCatalog(func(content []byte, random *rand.Rand) []byte {
+	{"a page of the catalog overwritten", catalog, inCatalog(func(content []byte, random *rand.Rand) []byte {
 		const page = 4096
 		at := page * (1 + random.IntN(max(1, len(content)/page-1)))
 		for i := at; i < min(at+page, len(content)); i++ {
@@ -74,8 +91,8 @@ var damages = []damage{
 		}
 		return content
 	})},
-	{"the catalog emptied", true, inCatalog(func([]byte, *rand.Rand) []byte { return nil })},
-	{"the catalog deleted", true, func(dir string, _ *rand.Rand) error { return os.Remove(catalogOf(dir)) }},
+	{"the catalog emptied", catalog, inCatalog(func([]byte, *rand.Rand) []byte { return nil })},
+	{"the catalog deleted", catalog, func(dir string, _ *rand.Rand) error { return os.Remove(catalogOf(dir)) }},
 }
 
 func catalogOf(dir string) string { return filepath.Join(dir, "catalog.sqlite") }
@@ -110,6 +127,18 @@ func inSegment(change func([]byte, *rand.Rand) []byte) func(string, *rand.Rand) 
 	}
 }
 
+func indexOf(segment string) string { return strings.TrimSuffix(segment, ".parquet") + ".index" }
+
+func inIndex(change func([]byte, *rand.Rand) []byte) func(string, *rand.Rand) error {
+	return func(dir string, random *rand.Rand) error {
+		path, err := someSegment(dir, random)
+		if err != nil {
+			return err
+		}
+		return rewrite(indexOf(path), random, change)
+	}
+}
+
 func inCatalog(change func([]byte, *rand.Rand) []byte) func(string, *rand.Rand) error {
 	return func(dir string, random *rand.Rand) error { return rewrite(catalogOf(dir), random, change) }
 }
@@ -120,8 +149,8 @@ func footerStart(content []byte) int {
 	return len(content) - 8 - int(uint32(end[0])|uint32(end[1])<<8|uint32(end[2])<<16|uint32(end[3])<<24)
 }
 
-// Damage does each damage so many times. Strict judges by what the store shall do, not only by what none may do.
-func Damage(ctx context.Context, run *Run, each int, strict bool) (*Report, error) {
+// Damage does each damage so many times, and judges by what the store shall do.
+func Damage(ctx context.Context, run *Run, each int) (*Report, error) {
 	report, random := run.report("damage"), run.random(6)
 	sample, ledger, err := makeSegments(ctx, run)
 	if err != nil {
@@ -151,8 +180,8 @@ func Damage(ctx context.Context, run *Run, each int, strict bool) (*Report, erro
 			shown[what] = true
 			if found.outcome == died {
 				report.fail("%s: %s: %s", damage.name, found.outcome, found.message)
-			} else if strict {
-				judgeStrictly(report, found)
+			} else {
+				judge(report, found)
 			}
 			if err := os.RemoveAll(dir); err != nil {
 				return nil, err

@@ -184,8 +184,9 @@ func (s *Store) Do(ctx context.Context, method, target, contentType string, body
 
 // Row is a line as a query gives it back.
 type Row struct {
-	N    *int64 `json:"n"`
-	Line string `json:"_line"`
+	Notice string `json:"notice"`
+	N      *int64 `json:"n"`
+	Line   string `json:"_line"`
 	// Error stands in a row of its own when the query fails half way.
 	Error *struct {
 		Message string `json:"message"`
@@ -211,6 +212,8 @@ func (s *Store) Rows(ctx context.Context) ([]Row, Answer, error) {
 			return nil, answer, fmt.Errorf("a row is no JSON: %w", err)
 		case row.Error != nil:
 			return nil, answer, fmt.Errorf("the query failed half way: %s", row.Error.Message)
+		case row.Notice != "":
+			continue // noticeOf looks at it
 		}
 		rows = append(rows, row)
 	}

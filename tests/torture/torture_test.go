@@ -69,6 +69,5 @@ func TestWALDamage(t *testing.T) {
 }
 
 func TestDamage(t *testing.T) {
-	strict := os.Getenv("QUIVER_STRICT_DAMAGE") != ""
-	scenario(t, func(ctx context.Context, run *Run) (*Report, error) { return Damage(ctx, run, 2, strict) })
+	scenario(t, func(ctx context.Context, run *Run) (*Report, error) { return Damage(ctx, run, 2) })
 }

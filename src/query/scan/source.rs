@@ -140,6 +140,9 @@ fn find_with(
     let rows = source.rows();
     let mut found = Loaded { source, columns: Vec::new(), rows };
     counts.rows.fetch_add(rows as u64, Relaxed);
+    if let Source::Buffer(batch, _) = &found.source {
+        counts.bytes.fetch_add((batch.bytes * rows / batch.rows().max(1)) as u64, Relaxed);
+    }
     let mut masks: Option<BooleanArray> = None;
     for (at, stage) in stages.find.iter().enumerate() {
         load(&mut found, stage, masks.as_ref(), counts)?;

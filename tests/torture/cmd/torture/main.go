@@ -26,7 +26,6 @@ type settings struct {
 	fsyncKinds string
 
 	kills, cuts, fsyncs, disks, step, flips, damages int
-	strict                                           bool
 }
 
 func main() {
@@ -43,7 +42,6 @@ func main() {
 	flag.IntVar(&set.step, "step", 1, "the log is cut at one of so many bytes")
 	flag.IntVar(&set.flips, "flips", 300, "bits flipped in the log")
 	flag.IntVar(&set.damages, "damages", 20, "times each damage of segments and catalog")
-	flag.BoolVar(&set.strict, "strict-damage", false, "judge damage by what the store shall do, not only by what none may")
 	flag.Parse()
 	if set.run.Binary == "" || flag.NArg() > 0 {
 		flag.Usage()
@@ -79,7 +77,7 @@ func (s *settings) torture(ctx context.Context) (failures int, err error) {
 		"eio":    func() (*torture.Report, error) { return torture.FsyncError(ctx, &s.run, s.fsyncKinds, s.fsyncs) },
 		"full":   func() (*torture.Report, error) { return torture.FullDisk(ctx, &s.run, s.disks) },
 		"wal":    func() (*torture.Report, error) { return torture.WALDamage(ctx, &s.run, s.step, s.flips) },
-		"damage": func() (*torture.Report, error) { return torture.Damage(ctx, &s.run, s.damages, s.strict) },
+		"damage": func() (*torture.Report, error) { return torture.Damage(ctx, &s.run, s.damages) },
 	}
 	for name := range strings.SplitSeq(s.only, ",") {
 		scenario, known := scenarios[name]

@@ -2,7 +2,7 @@ package torture
 
 // What the store shall do with damage (the issue's words): "damage is detected by checksum, quarantined, reported in
 // /metrics and as a notice on queries, never a wrong answer or a crash loop; a damaged or missing index is rebuilt from
-// its segment". Switched on by `--strict-damage`, or QUIVER_STRICT_DAMAGE=1 for `go test`.
+// its segment". A damaged catalog may refuse the start with a message that says what to do.
 
 import (
 	"context"
@@ -19,16 +19,24 @@ const (
 // damageMetric counts segments in quarantine.
 const damageMetric = "quiver_storage_quarantined_segments"
 
-func judgeStrictly(report *Report, found finding) {
+func judge(report *Report, found finding) {
 	name := found.damage.name
-	switch {
-	case found.damage.index && found.outcome != right:
-		report.fail("%s: the index is not rebuilt; there is %s: %s", name, found.outcome, found.message)
-	case found.damage.index:
-	case found.outcome != noticed && found.outcome != right:
-		report.fail("%s: there is %s: %s", name, found.outcome, found.message)
-	case found.outcome == noticed && !found.reported:
-		report.fail("%s: %s is not in /metrics, or 0", name, damageMetric)
+	switch found.damage.part {
+	case index:
+		if found.outcome != right {
+			report.fail("%s: the index is not rebuilt; there is %s: %s", name, found.outcome, found.message)
+		}
+	case catalog:
+		if found.outcome != refused && found.outcome != right {
+			report.fail("%s: there is %s: %s", name, found.outcome, found.message)
+		}
+	case segment:
+		if found.outcome != noticed && found.outcome != right {
+			report.fail("%s: there is %s: %s", name, found.outcome, found.message)
+		}
+		if found.outcome == noticed && !found.reported {
+			report.fail("%s: %s is not in /metrics, or 0", name, damageMetric)
+		}
 	}
 }
 
