@@ -17,6 +17,11 @@ pub(super) fn is_core(name: &str) -> bool {
     column::CORE.contains(&name)
 }
 
+/// Whether the name stands for one of our own columns, and for no field.
+pub(super) fn is_own(name: &str) -> bool {
+    is_core(name) || column::HIDDEN.contains(&name) || [column::SEQ, column::LINE].contains(&name)
+}
+
 /// What is known of a field, in a batch, a segment, or all of a tenant's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FieldInfo {
@@ -48,7 +53,8 @@ pub(super) fn fields_of(batch: &RecordBatch) -> BTreeMap<String, FieldInfo> {
     });
     let mut fields: BTreeMap<String, FieldInfo> = own.collect();
     let overflow = batch.column_by_name(column::OVERFLOW).map(|array| array.as_string::<i32>());
-    for (name, value) in overflow.into_iter().flatten().flatten().flat_map(object) {
+    let members = overflow.into_iter().flatten().flatten().flat_map(object);
+    for (name, value) in members.filter(|(name, _)| !is_own(name)) {
         let info = FieldInfo { r#type: type_of(&value), overflow: true, column: false };
         fields.entry(name).and_modify(|known| *known = known.and(info)).or_insert(info);
     }
@@ -57,10 +63,7 @@ pub(super) fn fields_of(batch: &RecordBatch) -> BTreeMap<String, FieldInfo> {
 
 /// The columns of a schema that hold fields.
 fn own_columns(schema: &Schema) -> impl Iterator<Item = &Arc<Field>> {
-    schema.fields().iter().filter(|field| {
-        let name = field.name().as_str();
-        !is_core(name) && !column::HIDDEN.contains(&name) && name != column::SEQ
-    })
+    schema.fields().iter().filter(|field| !is_own(field.name()))
 }
 
 fn type_of(value: &Value) -> FieldType {
@@ -110,8 +113,10 @@ pub(super) fn move_to_overflow(records: &RecordBatch, moved: &[&str]) -> Result<
     Ok(replace_columns(records, moved, overflow, &touched, &lines)?)
 }
 
+/// The fields of an overflow object. What can't be read (earlier releases wrote numbers beyond all doubles) has none: a
+/// record that is in the log has to be taken up, or the store would never start again.
 fn object(text: &str) -> Map<String, Value> {
-    serde_json::from_str(text).expect("decoders write objects into the overflow")
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// A field's value, which is not null, as JSON.
@@ -178,5 +183,14 @@ mod tests {
             ("y", FieldInfo { r#type: FieldType::Integer, overflow: true, column: false }),
         ];
         assert_eq!(fields_of(&batch), expect.map(|(name, info)| (name.to_owned(), info)).into());
+    }
+
+    /// Logs and segments of earlier releases have such objects.
+    #[test]
+    fn an_overflow_that_is_not_understood_has_no_fields() {
+        let objects = vec![Some(r#"{"x":1E+400}"#), Some("{"), Some(r#"{"level":"INFO","_seq":1}"#), None];
+        let overflow: ArrayRef = Arc::new(StringArray::from(objects));
+        let batch = RecordBatch::try_from_iter([(column::OVERFLOW, overflow)]).unwrap();
+        assert_eq!(fields_of(&batch), BTreeMap::new());
     }
 }
