@@ -14,7 +14,7 @@ PLUGIN := dist/gpx_quiver_logs_$(shell go env GOOS)_$(shell go env GOARCH)
 PYTHON := .venv/bin/python
 NPM := npm --no-audit --no-fund --loglevel=error
 
-.PHONY: help demo test bench build dist lint test-rust test-frontend test-host test-bench test-torture test-demo torture clients clean
+.PHONY: help demo test bench build dist lint test-rust test-frontend test-host test-bench test-torture test-demo torture soak clients clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,11 @@ test-torture: build ## durability, short: kills, power cuts, failing and full di
 
 torture: build ## durability, long (TORTURE='--seed 7 --only kill,cut --kills 5000'; TORTURE=--help)
 	cd tests/torture && go run ./cmd/torture --quiver $(abspath $(QUIVER)) $(TORTURE)
+
+SOAK ?= 3600
+soak: build ## the simulation and the kills for SOAK seconds (3600); QUIVER_SEED repeats a seed of the simulation
+	QUIVER_SIM_SECONDS=$(SOAK) cargo test $(CARGO_BUILD) simulation:: -- --nocapture
+	$(if $(QUIVER_SEED),,cd tests/torture && go run ./cmd/torture --quiver $(abspath $(QUIVER)) --only kill)
 
 test-bench: ## the bench's records and comparisons, without a store
 	cd tests/bench && go test ./...

@@ -2,7 +2,7 @@
 //!
 //! The modules form a ladder; each knows only those before it:
 //! `error`, `clock` ← `record` ← `decode`, `wal` ← `storage` ← `query` ← `server` ← `client`, with `backup`
-//! (on `storage`), `config` and `telemetry` beside.
+//! (on `storage`), `config` and `telemetry` beside; `simulation` drives all of it in tests.
 //! ARCHITECTURE.md is the map; `tests/tidy.rs` keeps it true.
 
 pub mod backup;
@@ -14,6 +14,8 @@ pub mod error;
 pub mod query;
 pub mod record;
 pub mod server;
+#[cfg(test)]
+mod simulation;
 pub mod storage;
 pub mod telemetry;
 pub mod wal;

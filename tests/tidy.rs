@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backup", &["error", "clock", "record", "wal", "storage"]),
     ("query", &["error", "clock", "record", "storage"]),
     ("server", &["error", "clock", "record", "decode", "storage", "query", "config", "telemetry"]),
+    ("simulation", &["error", "clock", "record", "decode", "wal", "storage", "query"]),
 ];
 
 /// Crates that only some top-level modules may name.

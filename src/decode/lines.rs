@@ -5,7 +5,7 @@
 
 use super::columns::{Slot, slot};
 use super::forms::{Check, Context, Piece, Place, Placed, PlacedValue, Row, Step, Want, level_of, time_of, unescape};
-use super::names::{RANK_HINT, Recognised, Role, is_reserved};
+use super::names::{RANK_HINT, Recognised, Role, in_overflow, is_reserved};
 use super::outer::{Naming, Outer, TAKEN_SUFFIX, is_id};
 use super::token::{Syntax, Token, Tokens, Value};
 use crate::record::quote::Quote;
@@ -514,5 +514,5 @@ fn overflow_field(text: &str, tokens: &Tokens, token: &Token, object: &mut Strin
             json
         }
     };
-    overflow::push(object, tokens.name(token), &json);
+    overflow::push(object, &in_overflow(tokens.name(token)), &json);
 }

@@ -1,8 +1,11 @@
 //! Names that are recognised at the door, and what each stands for. The lists are [`Options`]' own.
 
+use std::borrow::Cow;
+
 use hashbrown::HashMap;
 
 use super::Options;
+use super::outer::TAKEN_SUFFIX;
 use crate::record::column;
 
 /// What a recognised field is.
@@ -67,6 +70,11 @@ impl Names {
         lower.make_ascii_lowercase();
         self.0.get(&*lower).copied()
     }
+}
+
+/// The name under which a field lies in the overflow: there, too, none stands for one of our own columns.
+pub(super) fn in_overflow(name: &str) -> Cow<'_, str> {
+    if is_reserved(name) { format!("{name}{TAKEN_SUFFIX}").into() } else { name.into() }
 }
 
 /// Whether a field of this name would be taken for one of our own columns.

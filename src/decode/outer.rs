@@ -4,7 +4,7 @@
 
 use super::Options;
 use super::columns::{Cell, Columns, Slot};
-use super::names::{Names, Role, is_reserved};
+use super::names::{Names, Role, in_overflow, is_reserved};
 use crate::record::{Level, overflow};
 
 /// What Loki puts after a name that is taken already.
@@ -159,7 +159,7 @@ impl Outer {
                 Cell::Float(value, _) => value.to_string(),
                 Cell::Boolean(value) => value.to_string(),
             };
-            return overflow::push(&mut self.overflow, name, &json);
+            return overflow::push(&mut self.overflow, &in_overflow(name), &json);
         };
         let value = match cell {
             Cell::Text(text) => {

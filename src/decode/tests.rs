@@ -533,3 +533,27 @@ proptest! {
         let _ = loki::push_protobuf(&push, &Options::default(), NOW);
     }
 }
+
+/// Seen in the simulation: such a value made the store's writer panic, and again at each start.
+#[test]
+fn values_that_are_no_json_can_lie_in_the_overflow() {
+    let options = Options { columns_max: 0, ..Options::default() };
+    let lines = [r#"{"x":1E+400}"#, r#"{"x":-0}"#, "x=007 y=NaN", r#"{"x":18446744073709551616}"#];
+    for line in lines {
+        let decoded = jsonline::text(line.as_bytes(), &options, NOW).unwrap();
+        let object = value(&decoded.batch, column::OVERFLOW, 0).unwrap();
+        let read: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_str(&object);
+        assert!(read.is_ok_and(|fields| fields.contains_key("x")), "{line}: {object}");
+    }
+}
+
+/// Seen in the simulation: with a field `level` in the overflow, every query of the tenant failed.
+#[test]
+fn fields_in_the_overflow_are_not_named_as_our_own_columns() {
+    let options = Options { columns_max: 0, ..Options::default() };
+    let line = r#"{"level":"INFO","_seq":5,"severity":"x","other":1}"#;
+    let decoded = jsonline::lines(line.as_bytes(), &options, NOW).unwrap();
+    let names = overflow::names(decoded.batch.column_by_name(column::OVERFLOW).unwrap());
+    assert_eq!(names, ["_seq_extracted", "level_extracted", "other", "severity"]);
+    assert_eq!(value(&decoded.batch, column::LEVEL, 0).as_deref(), Some("info"));
+}

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
-use datafusion::physical_expr::expressions::{TryCastExpr, col, lit};
+use datafusion::physical_expr::expressions::{IsNotNullExpr, TryCastExpr, case, col, lit};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use crate::record::{column, overflow, shape};
@@ -36,11 +36,9 @@ pub(super) fn from_overflow(
         return Ok(extracted);
     }
     let own = col(field.name(), stored)?;
-    let function = datafusion::functions::core::coalesce();
-    let name = function.name().to_owned();
-    let returned = Arc::new(Field::new(field.name(), field.data_type().clone(), true));
-    let call = ScalarFunctionExpr::new(&name, function, vec![own, extracted], returned, Arc::new(options.clone()));
-    Ok(Arc::new(call))
+    // DataFusion's `coalesce` is for plans only; it can't be evaluated.
+    let has_own: Arc<dyn PhysicalExpr> = Arc::new(IsNotNullExpr::new(own.clone()));
+    case(None, vec![(has_own, own)], Some(extracted))
 }
 
 fn call(

@@ -8,12 +8,18 @@ use serde_json::Value;
 
 use super::quote::Quote;
 
-/// Appends one field to an object that starts empty; `json` is the value as JSON text. [`close`] ends the object.
+/// Appends one field to an object that starts empty; `json` is the value as JSON text. [`close`] ends the object. What a
+/// JSON reader refuses (1e400, NaN, 007, too many brackets in each other) stands there as text.
 pub fn push(object: &mut String, name: &str, json: &str) {
     object.push(if object.is_empty() { '{' } else { ',' });
     push_string(object, name);
     object.push(':');
-    object.push_str(json);
+    // As deep as it will lie in the object: readers have a limit.
+    if serde_json::from_str::<[Value; 1]>(&format!("[{json}]")).is_ok() {
+        object.push_str(json);
+    } else {
+        push_string(object, json);
+    }
 }
 
 /// Appends a JSON string.

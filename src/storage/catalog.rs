@@ -125,6 +125,9 @@ pub struct SegmentField {
     /// It has a column in this segment.
     #[serde(default = "yes", skip_serializing_if = "bool::clone")]
     pub column: bool,
+    /// Some of its values are integers that no double holds exactly.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub large: bool,
 }
 
 fn yes() -> bool {
@@ -133,14 +136,14 @@ fn yes() -> bool {
 
 impl From<(String, FieldInfo)> for SegmentField {
     fn from((name, info): (String, FieldInfo)) -> SegmentField {
-        SegmentField { name, r#type: info.r#type, overflow: info.overflow, column: info.column }
+        SegmentField { name, r#type: info.r#type, overflow: info.overflow, column: info.column, large: info.large }
     }
 }
 
 impl SegmentField {
     /// What is known of the field in this segment.
     pub fn info(&self) -> FieldInfo {
-        FieldInfo { r#type: self.r#type, overflow: self.overflow, column: self.column }
+        FieldInfo { r#type: self.r#type, overflow: self.overflow, column: self.column, large: self.large }
     }
 }
 
@@ -437,8 +440,14 @@ pub(crate) mod tests {
     /// A segment of 10 records.
     pub(crate) fn segment(id: i64) -> Segment {
         let fields = vec![
-            SegmentField { name: "status".into(), r#type: FieldType::Integer, overflow: false, column: true },
-            SegmentField { name: "rare".into(), r#type: FieldType::Text, overflow: true, column: false },
+            SegmentField {
+                name: "status".into(),
+                r#type: FieldType::Integer,
+                overflow: false,
+                column: true,
+                large: false,
+            },
+            SegmentField { name: "rare".into(), r#type: FieldType::Text, overflow: true, column: false, large: false },
         ];
         Segment {
             id,

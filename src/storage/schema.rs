@@ -9,12 +9,17 @@ use arrow::datatypes::{Field, Float64Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use serde_json::{Map, Value};
 
-use crate::record::batch::{self, Error};
-use crate::record::{FieldType, column, shape};
+use crate::record::batch::{self, Error, becomes_float};
+use crate::record::{FieldType, column, number, shape};
 
 /// Whether every batch has the column.
 pub(super) fn is_core(name: &str) -> bool {
     column::CORE.contains(&name)
+}
+
+/// Whether the name stands for one of our own columns, and for no field.
+pub(super) fn is_own(name: &str) -> bool {
+    is_core(name) || column::HIDDEN.contains(&name) || [column::SEQ, column::LINE].contains(&name)
 }
 
 /// What is known of a field, in a batch, a segment, or all of a tenant's.
@@ -26,15 +31,21 @@ pub struct FieldInfo {
     pub overflow: bool,
     /// Somewhere it has a column of its own.
     pub column: bool,
+    /// Somewhere it is an integer that no double holds exactly.
+    pub large: bool,
 }
 
 impl FieldInfo {
     /// What is known of the field in both places.
     pub(super) fn and(self, other: FieldInfo) -> FieldInfo {
+        let large = self.large || other.large;
+        let unified = self.r#type.unify(other.r#type);
         FieldInfo {
-            r#type: self.r#type.unify(other.r#type),
+            // As in `batch::unified_schema_of`: a column of doubles would change such an integer.
+            r#type: if large && unified == FieldType::Float { FieldType::Text } else { unified },
             overflow: self.overflow || other.overflow,
             column: self.column || other.column,
+            large,
         }
     }
 }
@@ -44,12 +55,15 @@ pub(super) fn fields_of(batch: &RecordBatch) -> BTreeMap<String, FieldInfo> {
     let schema = batch.schema();
     let own = own_columns(&schema).map(|field| {
         let kind = FieldType::of(field.data_type()).unwrap_or(FieldType::Text);
-        (field.name().clone(), FieldInfo { r#type: kind, overflow: false, column: true })
+        let large = batch.column_by_name(field.name()).is_some_and(|array| !becomes_float(array));
+        (field.name().clone(), FieldInfo { r#type: kind, overflow: false, column: true, large })
     });
     let mut fields: BTreeMap<String, FieldInfo> = own.collect();
     let overflow = batch.column_by_name(column::OVERFLOW).map(|array| array.as_string::<i32>());
-    for (name, value) in overflow.into_iter().flatten().flatten().flat_map(object) {
-        let info = FieldInfo { r#type: type_of(&value), overflow: true, column: false };
+    let members = overflow.into_iter().flatten().flatten().flat_map(object);
+    for (name, value) in members.filter(|(name, _)| !is_own(name)) {
+        let large = value.as_i64().is_some_and(|value| !number::is_exact(value));
+        let info = FieldInfo { r#type: type_of(&value), overflow: true, column: false, large };
         fields.entry(name).and_modify(|known| *known = known.and(info)).or_insert(info);
     }
     fields
@@ -57,10 +71,7 @@ pub(super) fn fields_of(batch: &RecordBatch) -> BTreeMap<String, FieldInfo> {
 
 /// The columns of a schema that hold fields.
 fn own_columns(schema: &Schema) -> impl Iterator<Item = &Arc<Field>> {
-    schema.fields().iter().filter(|field| {
-        let name = field.name().as_str();
-        !is_core(name) && !column::HIDDEN.contains(&name) && name != column::SEQ
-    })
+    schema.fields().iter().filter(|field| !is_own(field.name()))
 }
 
 fn type_of(value: &Value) -> FieldType {
@@ -110,8 +121,10 @@ pub(super) fn move_to_overflow(records: &RecordBatch, moved: &[&str]) -> Result<
     Ok(replace_columns(records, moved, overflow, &touched, &lines)?)
 }
 
+/// The fields of an overflow object. What can't be read (earlier releases wrote numbers beyond all doubles) has none: a
+/// record that is in the log has to be taken up, or the store would never start again.
 fn object(text: &str) -> Map<String, Value> {
-    serde_json::from_str(text).expect("decoders write objects into the overflow")
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// A field's value, which is not null, as JSON.
@@ -162,7 +175,7 @@ fn replace_columns(
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int64Array;
+    use arrow::array::{Float64Array, Int64Array};
 
     use super::*;
 
@@ -172,9 +185,33 @@ mod tests {
         let overflow: ArrayRef = Arc::new(StringArray::from(vec![None, Some(r#"{"x":"a","y":2}"#)]));
         let batch = RecordBatch::try_from_iter([("x", column), (column::OVERFLOW, overflow)]).unwrap();
         let expect = [
-            ("x", FieldInfo { r#type: FieldType::Text, overflow: true, column: true }),
-            ("y", FieldInfo { r#type: FieldType::Integer, overflow: true, column: false }),
+            ("x", FieldInfo { r#type: FieldType::Text, overflow: true, column: true, large: false }),
+            ("y", FieldInfo { r#type: FieldType::Integer, overflow: true, column: false, large: false }),
         ];
         assert_eq!(fields_of(&batch), expect.map(|(name, info)| (name.to_owned(), info)).into());
+    }
+
+    /// Seen in the simulation: 9007199254740993 came back in its line as 9007199254740992.
+    #[test]
+    fn large_integers_and_doubles_make_a_text() {
+        let info = |array: ArrayRef| fields_of(&RecordBatch::try_from_iter([("x", array)]).unwrap())["x"];
+        let large = info(Arc::new(Int64Array::from(vec![(1 << 53) + 1])));
+        let small = info(Arc::new(Int64Array::from(vec![1])));
+        let double = info(Arc::new(Float64Array::from(vec![1.5])));
+        assert_eq!(large.and(small).r#type, FieldType::Integer);
+        assert_eq!(small.and(double).r#type, FieldType::Float);
+        for found in [large.and(double), double.and(large), small.and(double).and(large), large.and(small).and(double)]
+        {
+            assert_eq!(found.r#type, FieldType::Text);
+        }
+    }
+
+    /// Logs and segments of earlier releases have such objects.
+    #[test]
+    fn an_overflow_that_is_not_understood_has_no_fields() {
+        let objects = vec![Some(r#"{"x":1E+400}"#), Some("{"), Some(r#"{"level":"INFO","_seq":1}"#), None];
+        let overflow: ArrayRef = Arc::new(StringArray::from(objects));
+        let batch = RecordBatch::try_from_iter([(column::OVERFLOW, overflow)]).unwrap();
+        assert_eq!(fields_of(&batch), BTreeMap::new());
     }
 }

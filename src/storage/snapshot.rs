@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::buffer::{self, Buffered};
 use super::catalog::Segment;
 use super::deletion::Deletion;
-use super::schema::FieldInfo;
+use super::schema::{self, FieldInfo};
 use crate::record::{Tenant, batch};
 
 /// The view of all tenants.
@@ -102,9 +102,10 @@ impl Snapshot {
         self.segments.iter().chain(&self.quarantined)
     }
 
-    /// Adds fields to those known; copies the map only when something is new.
+    /// Adds fields to those known; copies the map only when something is new. What earlier releases put into the overflow
+    /// under the name of one of our own columns is no field: a table can't have two columns of a name.
     fn learn(&mut self, found: impl IntoIterator<Item = (String, FieldInfo)>, fields_max: usize) {
-        for (name, info) in found {
+        for (name, info) in found.into_iter().filter(|(name, _)| !schema::is_own(name)) {
             let known = self.fields.get(&name).copied();
             let merged = known.map_or(info, |known| known.and(info));
             if known != Some(merged) && (known.is_some() || self.fields.len() < fields_max) {

@@ -618,6 +618,23 @@ pub(super) mod tests {
         store.close().await.unwrap();
     }
 
+    /// Seen in the simulation: one of two queries that made an index again at once failed, for the other's file was gone.
+    #[tokio::test]
+    async fn an_index_that_readers_miss_at_once_is_made_again_by_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, tenant) = store(Options::new(dir.path()), Clock::manual(0), &[&[1, 2]]).await;
+        let (root, segment) = (store.segments_dir(), store.snapshot(&tenant).segments[0].clone());
+        for _ in 0..20 {
+            fs::remove_file(paths::index_of(&root.join(&segment.path))).unwrap();
+            std::thread::scope(|scope| {
+                let open = || segment::OpenSegment::open(&root, &segment).map(drop);
+                let readers: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+                readers.into_iter().for_each(|reader| reader.join().unwrap().unwrap());
+            });
+        }
+        store.close().await.unwrap();
+    }
+
     #[test]
     fn merged_segments_share_the_history_of_their_inputs() {
         let input = |bytes: u64, written_bytes: u64, flushed_ns: i64| {

@@ -222,3 +222,18 @@ fn idle(quiver: &Quiver) {
     let idle = || (quiver.metric("quiver_query_running") == 0.0).then_some(());
     wait_for("the query to end", Duration::from_secs(10), idle);
 }
+
+/// Both seen in the simulation: a line of very many fields made all queries on `zz`, and all on `level`, fail.
+#[test]
+fn a_field_with_a_column_here_and_in_the_overflow_there_can_be_asked_for() {
+    let dir = data_dir();
+    let quiver = Quiver::start(dir.path(), &[]);
+    let many: Vec<String> = (0..1_000).map(|at| format!(r#""f{at}":1"#)).collect();
+    quiver.ingest(&[r#"{"zz":5,"msg":"first"}"#]);
+    quiver.ingest(&[&format!(r#"{{"msg":"second",{},"zz":7,"level":"INFO"}}"#, many.join(","))]);
+    let found = quiver.sql("SELECT zz FROM logs WHERE zz >= 5 ORDER BY _seq");
+    assert_eq!(found, [json!({"zz": 5}), json!({"zz": 7})]);
+    // The level stands behind the fields that are looked at.
+    assert_eq!(quiver.count("SELECT count(*) FROM logs WHERE level IS NULL"), 2);
+    assert_eq!(quiver.value("SELECT message FROM logs WHERE zz = 7"), "second");
+}

@@ -283,11 +283,11 @@ impl FileWriter {
     }
 }
 
-/// Writes an index beside its segment, durably but for its directory entry.
+/// Writes an index beside its segment, durably but for its directory entry. Two readers that miss it may both make it
+/// again at once, so each thread has a file of its own until it is whole.
 pub(super) fn write_index(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Two threads may make one index at once: a query and a merge that both find it missing.
     let thread = std::thread::current().id();
-    let unfinished = path.with_extension(format!("{thread:?}.index{}", paths::UNFINISHED_SUFFIX));
+    let unfinished = path.with_extension(format!("index.{thread:?}{}", paths::UNFINISHED_SUFFIX));
     let mut file = File::create(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
