@@ -1,8 +1,8 @@
 package torture
 
 // Scenario wal: after a kill the last file of the log is cut at every byte of its last frames, and bits are flipped in
-// its tail. The store has to start, with all that stands before the damage and nothing else, and to tell the loss:
-// file and offset in its log, bytes in its metrics.
+// its tail. The store has to start, with all frames but the damaged one and nothing else, and to tell the loss: file and
+// offset in its log, bytes in its metrics.
 
 import (
 	"context"
@@ -113,18 +113,23 @@ func (s *walSample) try(ctx context.Context, run *Run, report *Report, content [
 	if err := os.WriteFile(filepath.Join(dir, s.name), content, 0o644); err != nil {
 		return err
 	}
-	whole, wholeEnd := 0, len(walMagic)
-	for _, frame := range s.frames {
-		if frame.End <= at {
-			whole, wholeEnd = whole+1, frame.End
+	// A frame that the damage meets is lost; those behind it are found again.
+	expect, place, lost := Written{}, 0, 0
+	for i, frame := range s.frames {
+		switch {
+		case frame.End <= len(content) && (at < frame.Start || at >= frame.End):
+			expect.End = s.ends[i]
+			expect.Acknowledged = append(expect.Acknowledged, s.ledger.written[0].Acknowledged[i])
+		case frame.Start < len(content):
+			place, lost = frame.Start, lost+min(frame.End, len(content))-frame.Start
 		}
 	}
 	failed := len(report.Failures)
-	s.judge(ctx, run, report, dir, whole, wholeEnd, len(content), what)
+	s.judge(ctx, run, report, dir, expect, place, lost, what)
 	return removeUnlessFailed(run, report, dir, failed)
 }
 
-func (s *walSample) judge(ctx context.Context, run *Run, report *Report, dir string, whole, wholeEnd, bytes int, what string) {
+func (s *walSample) judge(ctx context.Context, run *Run, report *Report, dir string, kept Written, place, lost int, what string) {
 	store, err := run.Start(dir, []string{"storage.flush_age_max=1h"}, nil)
 	if err != nil {
 		report.fail("%s: %v", what, err)
@@ -132,16 +137,14 @@ func (s *walSample) judge(ctx context.Context, run *Run, report *Report, dir str
 	}
 	defer store.Kill()
 	expect := Ledger{}
-	kept := Written{End: s.ends[whole-1], Acknowledged: s.ledger.written[0].Acknowledged[:whole]}
 	expect.add([]Written{kept})
 	checkLines(ctx, report, store, &expect, what)
-	lost := bytes - wholeEnd
 	told, err := store.Metric(ctx, "quiver_storage_wal_lost_bytes")
 	if err != nil || told != float64(lost) {
 		report.fail("%s: quiver_storage_wal_lost_bytes is %v, %d bytes are lost (%v)", what, told, lost, err)
 	}
 	warned := lineWith(store.Log(), filepath.Base(s.name))
-	if lost > 0 && (!strings.Contains(store.Log(), s.name) || !strings.Contains(warned, strconv.Itoa(wholeEnd))) {
-		report.fail("%s: the log does not tell file and offset %d: %s", what, wholeEnd, lastLine(store.logTail()))
+	if lost > 0 && (!strings.Contains(store.Log(), s.name) || !strings.Contains(warned, strconv.Itoa(place))) {
+		report.fail("%s: the log does not tell file and offset %d: %s", what, place, lastLine(store.logTail()))
 	}
 }
