@@ -196,7 +196,9 @@ impl<'a> Copier<'a> {
                 let fetched = self.room.path().join(segment.id.to_string());
                 match elsewhere.fetch(&cache::object_of(segment), &fetched).await {
                     Err(remote::Error::NotFound { .. }) => return Ok(Outcome::Vanished),
-                    copied => drop(copied?),
+                    copied => {
+                        copied?;
+                    }
                 }
                 let outcome = self.copy_file(path, &fetched, bytes).await;
                 std::fs::remove_file(&fetched).map_err(file_error("remove", &fetched))?;

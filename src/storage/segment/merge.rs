@@ -207,7 +207,7 @@ impl<'a> Source<'a> {
     /// Reads the next batch that has records.
     fn advance(&mut self) -> Result<(), Error> {
         self.head = None;
-        while let Some(read) = self.batches.next() {
+        for read in self.batches.by_ref() {
             let mut records = read?;
             if let Some(kept) = (self.keep)(&records) {
                 records = arrow::compute::filter_record_batch(&records, &kept)?;
@@ -242,8 +242,7 @@ fn run(
             let (window, level, service, timestamp, seq) = head.key(head.row);
             (window, level, service.map(str::to_owned), timestamp, seq)
         });
-        loop {
-            let Some(head) = sources[at].head.as_mut() else { break };
+        while let Some(head) = sources[at].head.as_mut() {
             let key = head.key(head.row);
             let beyond =
                 limit.as_ref().is_some_and(|limit| key > (limit.0, limit.1, limit.2.as_deref(), limit.3, limit.4));

@@ -68,7 +68,7 @@ pub fn matching(
     let rows = open.metadata().row_group(row_group).num_rows() as usize;
     let mut left = match blocks {
         Some(blocks) => of_blocks(open, row_group, rows, blocks),
-        None => vec![0..rows],
+        None => std::iter::once(0..rows).collect(),
     };
     for condition in conditions {
         if left.is_empty() {
