@@ -8,23 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::http;
-use crate::quiver::{Quiver, data_dir, repository};
-
-/// The rules that the stores were written with: nothing expires, and there are several classes.
-const KEEP: &str = r#"
-[[retention]]
-match = 'level = "error"'
-keep = "forever"
-[[retention]]
-match = 'level = "warn"'
-keep = "forever"
-[[retention]]
-match = 'level in ("debug", "trace")'
-keep = "forever"
-[[retention]]
-match = ''
-keep = "forever"
-"#;
+use crate::quiver::{KEEP_BY_LEVEL, Quiver, data_dir, repository};
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("it can be made");
@@ -65,7 +49,7 @@ fn check(name: &str) {
 
     let (dir, mut config) = (data_dir(), tempfile::NamedTempFile::new().expect("a temporary file can be made"));
     copy(&fixtures.join(name), dir.path());
-    config.write_all(KEEP.as_bytes()).expect("it can be written");
+    config.write_all(KEEP_BY_LEVEL.as_bytes()).expect("it can be written");
     let arguments = ["--config", config.path().to_str().expect("temporary paths are UTF-8")];
     let all = |quiver: &Quiver| [rows(quiver, "default", sql), rows(quiver, "other", sql)].concat();
     let compare = |found: Vec<Value>, when: &str| {

@@ -10,28 +10,13 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::http;
-use crate::quiver::{Quiver, data_dir, now_ns, wait_for};
+use crate::quiver::{KEEP_BY_LEVEL, Quiver, data_dir, now_ns, wait_for};
 
 const SOON: Duration = Duration::from_secs(20);
 const ROWS: &str =
     "SELECT _seq, CAST(timestamp AS BIGINT) AS ns, level, service, message, n, extra, _line FROM logs ORDER BY _seq";
 /// Nothing expires, so that records may be of any time.
 const KEEP_ALL: &str = "[[retention]]\nmatch = ''\nkeep = 'forever'\n";
-/// Nothing expires, in four classes.
-const KEEP_BY_LEVEL: &str = r#"
-[[retention]]
-match = 'level = "error"'
-keep = "forever"
-[[retention]]
-match = 'level = "warn"'
-keep = "forever"
-[[retention]]
-match = 'level in ("debug", "trace")'
-keep = "forever"
-[[retention]]
-match = ''
-keep = "forever"
-"#;
 
 fn config(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a temporary file can be made");

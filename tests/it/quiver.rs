@@ -18,6 +18,22 @@ const READY_MAX: Duration = Duration::from_secs(60);
 const EXIT_MAX: Duration = Duration::from_secs(60);
 const LOG_LINES_MAX: usize = 80;
 
+/// Rules by which nothing expires, and there are several classes.
+pub const KEEP_BY_LEVEL: &str = r#"
+[[retention]]
+match = 'level = "error"'
+keep = "forever"
+[[retention]]
+match = 'level = "warn"'
+keep = "forever"
+[[retention]]
+match = 'level in ("debug", "trace")'
+keep = "forever"
+[[retention]]
+match = ''
+keep = "forever"
+"#;
+
 /// A store process.
 pub struct Quiver {
     child: Child,

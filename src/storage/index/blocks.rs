@@ -17,6 +17,13 @@ impl BlockSet {
         BlockSet { words: vec![0; blocks.div_ceil(64) as usize], blocks }
     }
 
+    /// These members among `blocks` blocks.
+    pub fn of(blocks: u32, members: &[u32]) -> BlockSet {
+        let mut set = BlockSet::empty(blocks);
+        members.iter().for_each(|block| set.insert(*block));
+        set
+    }
+
     /// All of `blocks` blocks.
     pub fn full(blocks: u32) -> BlockSet {
         let mut set = BlockSet { words: vec![u64::MAX; blocks.div_ceil(64) as usize], blocks };
@@ -87,11 +94,7 @@ mod tests {
 
     #[test]
     fn sets_are_sets() {
-        let of = |members: &[u32]| {
-            let mut set = BlockSet::empty(130);
-            members.iter().for_each(|block| set.insert(*block));
-            set
-        };
+        let of = |members: &[u32]| BlockSet::of(130, members);
         let mut set = of(&[0, 63, 64, 129, 500]);
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 129]);
         set.intersect(&of(&[1, 63, 129]));

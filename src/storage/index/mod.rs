@@ -340,11 +340,7 @@ impl Index {
         let parts =
             [Kind::Words, Kind::WordBlocks, Kind::WordBlockLengths].map(|kind| self.section(kind, Some(column)));
         let [Some(words), Some(blocks), Some(lengths)] = parts else { return Ok(None) };
-        let set = |members: &[u32]| {
-            let mut set = BlockSet::empty(self.blocks);
-            members.iter().for_each(|block| set.insert(*block));
-            set
-        };
+        let set = |members: &[u32]| BlockSet::of(self.blocks, members);
         let section = &self.directory.sections[words];
         let (opaque, overlong) = (set(&section.opaque), set(&section.overlong));
         let read = Terms::new(

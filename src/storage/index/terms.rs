@@ -231,11 +231,7 @@ impl TermsBuilder {
             write_varint(word.blocks.len() as u32, &mut lengths);
             postings.extend_from_slice(&word.blocks);
         }
-        let set = |members: &[u32]| {
-            let mut set = BlockSet::empty(blocks);
-            members.iter().for_each(|block| set.insert(*block));
-            set
-        };
+        let set = |members: &[u32]| BlockSet::of(blocks, members);
         let (layout, hashes) = self.hashes.finish(blocks);
         Some(TermsParts {
             terms: Terms::new(blob, &lengths, postings, set(&self.opaque), set(&self.overlong), blocks)?,

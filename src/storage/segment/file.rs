@@ -81,8 +81,7 @@ impl Layout {
     pub fn new(ids: BTreeMap<String, IdForm>, time_unit: TimeUnit, sample: &RecordBatch, tier: Tier) -> Layout {
         let rows = sample.num_rows().min(SAMPLE_ROWS);
         let mut without_dictionary = HashSet::new();
-        let mut value_columns: BTreeSet<String> = ids.keys().filter(|name| *name != column::SPAN_ID).cloned().collect();
-        value_columns.extend(sample.column_by_name(column::TRACE_ID).map(|_| column::TRACE_ID.to_owned()));
+        let mut value_columns = indexed_ids(&ids, sample.column_by_name(column::TRACE_ID).is_some());
         for (field, array) in sample.schema().fields().iter().zip(sample.columns()) {
             let head = array.slice(0, rows);
             let filled = rows - head.null_count();
@@ -171,6 +170,12 @@ fn written_schema(stored: &Schema) -> SchemaRef {
         _ => field.clone(),
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The ids whose values the index holds: all but those of spans, which are asked for beside their trace's.
+pub(super) fn indexed_ids(ids: &BTreeMap<String, IdForm>, has_trace_id: bool) -> BTreeSet<String> {
+    let named = ids.keys().filter(|name| *name != column::SPAN_ID).cloned();
+    named.chain(has_trace_id.then(|| column::TRACE_ID.to_owned())).collect()
 }
 
 fn is_number(kind: &DataType) -> bool {

@@ -73,11 +73,11 @@ pub fn merge(
     let mut output = Output {
         file: root.join(&path),
         ids: common_ids(&open, &schema),
+        // The finest: the one with the smallest factor.
         time_unit: open
             .iter()
-            .map(OpenSegment::time_unit)
-            .max_by_key(|unit| fineness(*unit))
-            .unwrap_or(TimeUnit::Nanosecond),
+            .min_by_key(|segment| segment.nanoseconds())
+            .map_or(TimeUnit::Nanosecond, OpenSegment::time_unit),
         moved: schema::beyond(&schema, columns_max),
         writer: None,
         summary: Summary::default(),
@@ -108,15 +108,6 @@ pub fn merge(
         },
         history: History::default(),
     }))
-}
-
-fn fineness(unit: TimeUnit) -> u8 {
-    match unit {
-        TimeUnit::Second => 0,
-        TimeUnit::Millisecond => 1,
-        TimeUnit::Microsecond => 2,
-        TimeUnit::Nanosecond => 3,
-    }
 }
 
 /// The columns that are ids of one form in all inputs that have them.

@@ -416,9 +416,7 @@ fn rebuild(path: &Path, segment: &Arc<Segment>, file: &File, crc32: u32) -> Resu
     });
     let root = path.ancestors().nth(Path::new(&segment.path).components().count()).unwrap_or(Path::new("/"));
     let open = OpenSegment::open(root, &bare)?;
-    let values = open.ids.keys().filter(|name| *name != column::SPAN_ID).cloned();
-    let values: std::collections::BTreeSet<String> =
-        values.chain(open.column(column::TRACE_ID).map(|_| column::TRACE_ID.to_owned())).collect();
+    let values = file::indexed_ids(&open.ids, open.column(column::TRACE_ID).is_some());
     let mut builder = IndexBuilder::new(values);
     let wanted = 0..open.plain.schema().fields().len();
     for row_group in 0..open.metadata().num_row_groups() {
