@@ -17,6 +17,12 @@ use tracing::info;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Bytes that the allocator has given out.
+fn allocated() -> usize {
+    use tikv_jemalloc_ctl::{epoch, stats};
+    epoch::advance().and_then(|_| stats::allocated::read()).unwrap_or_default()
+}
+
 /// Threads for decoding, files and formats; each has its own limit of work, this is the sum.
 const BLOCKING_THREADS_MAX: usize = 64;
 
@@ -219,7 +225,7 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
         }
     };
     let data_dir = config.storage.data_dir.display().to_string();
-    let mut server = Server::bind(config, Clock::System).await?;
+    let mut server = Server::bind(config, Clock::System, allocated).await?;
     tokio::select! {
         opened = server.open() => opened?,
         () = signalled() => {

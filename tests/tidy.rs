@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("clock", &["error"]),
+    ("memory", &["error"]),
     ("record", &["error", "clock"]),
     ("decode", &["error", "clock", "record"]),
     ("wal", &["error", "clock", "record"]),
     ("storage", &["error", "clock", "record", "decode", "wal"]),
     ("backup", &["error", "clock", "record", "wal", "storage"]),
-    ("query", &["error", "clock", "record", "storage"]),
-    ("server", &["error", "clock", "record", "decode", "storage", "query", "config", "telemetry"]),
-    ("simulation", &["error", "clock", "record", "decode", "wal", "storage", "query"]),
+    ("query", &["error", "clock", "memory", "record", "storage"]),
+    ("server", &["error", "clock", "memory", "record", "decode", "storage", "query", "config", "telemetry"]),
+    ("simulation", &["error", "clock", "memory", "record", "decode", "wal", "storage", "query"]),
 ];
 
 /// Crates that only some top-level modules may name.
@@ -24,6 +25,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("grafana_plugin_sdk", &[]),
     ("opentelemetry_proto", &["decode", "server"]),
     ("axum", &["server"]),
+    ("tikv_jemalloc_ctl", &[]),
     ("tonic", &["server", "client"]),
     ("reqwest", &["client"]),
     ("arrow_flight", &["server", "client"]),

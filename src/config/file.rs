@@ -127,6 +127,8 @@ pub struct Storage {
     pub buffer_bytes_max: Share,
     /// Footers and indexes of segments kept in memory.
     pub open_bytes_max: Share,
+    /// Pages of segments kept unpacked.
+    pub page_cache_bytes_max: Share,
     /// Columns of a segment.
     pub columns_max: usize,
     /// Field names known to a tenant.

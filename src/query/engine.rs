@@ -15,7 +15,7 @@ use datafusion::catalog::{
 };
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::FunctionRegistry;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
@@ -36,6 +36,8 @@ use super::admission::Admission;
 use super::compare::LooseTypes;
 use super::counted::AnswerFromCounts;
 use super::plan::{self, FieldNames, TABLE};
+use super::pool::QueryPool;
+use super::runs::GroupRuns;
 use super::scan::NewestFirst;
 use super::table::{Columns, LogsTable, ScanCounts};
 use super::yielding::JoinsYield;
@@ -290,7 +292,7 @@ impl Drop for Engine {
 
 fn environment(store: &Store, options: &Options) -> datafusion::error::Result<Arc<RuntimeEnv>> {
     let named = std::num::NonZeroUsize::new(CONSUMERS_NAMED).expect("it is not zero");
-    let pool = TrackConsumersPool::new(FairSpillPool::new(options.memory_bytes_max), named);
+    let pool = TrackConsumersPool::new(QueryPool::new(options.memory_bytes_max, options.ceiling.clone()), named);
     let environment =
         RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_temp_file_path(store.spill_dir()).build_arc()?;
     Ok(environment)
@@ -313,6 +315,7 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
         .with_default_features()
         .with_optimizer_rule(Arc::new(AnswerFromCounts))
         .with_physical_optimizer_rule(Arc::new(NewestFirst))
+        .with_physical_optimizer_rule(Arc::new(GroupRuns))
         .with_physical_optimizer_rule(Arc::new(JoinsYield))
         .build();
     let planners: Vec<_> =

@@ -3,6 +3,7 @@
 //! A statement is parsed (plan.rs), meets a table made for it from one snapshot (table.rs, prune.rs, computed.rs), and
 //! runs on threads of its own under limits (engine.rs).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 mod admission;
@@ -15,7 +16,9 @@ mod failure;
 mod output;
 mod percentile;
 mod plan;
+mod pool;
 mod prune;
+mod runs;
 mod scan;
 mod search;
 mod table;
@@ -24,6 +27,7 @@ mod yielding;
 pub use engine::{Engine, Prepared, Rows};
 
 use crate::error::Kind;
+use crate::memory::Ceiling;
 use crate::record::Tenant;
 
 /// Limits that every query keeps; a request may ask for less, never for more.
@@ -33,6 +37,8 @@ pub struct Options {
     pub timeout_max: Duration,
     /// Memory of all running queries together.
     pub memory_bytes_max: usize,
+    /// Memory of the process.
+    pub ceiling: Arc<Ceiling>,
     /// Most rows a query may return; past it the answer is cut and says so.
     pub rows_max: usize,
     /// Queries that run at once; others wait.

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::decode;
+use crate::memory::Ceiling;
 use crate::query::{self, Engine};
 use crate::record::Tenant;
 use crate::storage::retention::Rules;
@@ -90,13 +91,13 @@ const READY: u8 = 1;
 const CLOSING: u8 = 2;
 
 impl App {
-    fn new(config: &Config, clock: Clock) -> App {
+    fn new(config: &Config, clock: Clock, ceiling: Arc<Ceiling>) -> App {
         let server = &config.server;
         let metrics = Metrics::default();
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         let requests = Arc::new(Semaphore::new(server.requests_max.min(Semaphore::MAX_PERMITS)));
-        let budget = Budget::new(server.in_flight_bytes_max.bytes());
+        let budget = Budget::new(server.in_flight_bytes_max.bytes(), ceiling);
         let load =
             Load { requests: requests.clone(), requests_max: requests.available_permits(), budget: budget.clone() };
         registry.register_collector(Box::new(load));
@@ -166,6 +167,7 @@ impl Collector for Load {
         let gauges = [
             ("quiver_server_requests_in_flight", "Requests being served", requests),
             ("quiver_server_in_flight_bytes", "Bytes of requests being read, decoded and kept", self.budget.used()),
+            ("quiver_memory_bytes", "Memory in use, of memory_max", self.budget.ceiling().in_use()),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -189,15 +191,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens both ports; they answer 503 until [`Server::open`]. **Errors**: [`Error::Bind`].
-    pub async fn bind(config: Config, clock: Clock) -> Result<Server, Error> {
+    /// Opens both ports; they answer 503 until [`Server::open`]. `allocated` says how many bytes the process has taken.
+    /// **Errors**: [`Error::Bind`].
+    pub async fn bind(config: Config, clock: Clock, allocated: fn() -> usize) -> Result<Server, Error> {
         check(&config)?;
         let http_listener = listen("--http", &config.server.http).await?;
         let grpc_listener = listen("--grpc", &config.server.grpc).await?;
         let unbound = |source| Error::Internal(format!("a listener has no address: {source}"));
         let http = http_listener.local_addr().map_err(unbound)?;
         let grpc = grpc_listener.local_addr().map_err(unbound)?;
-        let app = Arc::new(App::new(&config, clock));
+        let app = Arc::new(App::new(&config, clock, Ceiling::new(config.memory_max, allocated)));
         if app.auth.is_open() && !(http.ip().is_loopback() && grpc.ip().is_loopback()) {
             warn!(
                 "everybody who reaches {http} or {grpc} may read and write: [server.auth] has neither tokens nor users"
@@ -215,7 +218,8 @@ impl Server {
     /// Opens the store, recovering what the last run left; from then on requests are served.
     pub async fn open(&mut self) -> Result<(), Error> {
         let store = Store::open(storage_options(&self.config)?, self.app.clock.clone()).await?;
-        let engine = Engine::new(store.clone(), query_options(&self.config.query))?;
+        let ceiling = self.app.budget.ceiling();
+        let engine = Engine::new(store.clone(), query_options(&self.config.query, ceiling))?;
         {
             let mut registry = self.app.registry.lock().unwrap_or_else(PoisonError::into_inner);
             store.register_metrics(&mut registry);
@@ -270,6 +274,7 @@ fn storage_options(config: &Config) -> Result<storage::Options, Error> {
         flush_age_max: settings.flush_age_max,
         buffer_bytes_max: settings.buffer_bytes_max.bytes(),
         open_bytes_max: settings.open_bytes_max.bytes(),
+        page_cache_bytes_max: settings.page_cache_bytes_max.bytes(),
         columns_max: settings.columns_max,
         fields_max: settings.fields_max,
         rules: Arc::new(rules),
@@ -300,10 +305,11 @@ fn object_store(settings: &config::Storage) -> Option<cache::Place> {
         .then(|| cache::Place { place: settings.object_store.clone(), settings: reached })
 }
 
-fn query_options(settings: &config::Query) -> query::Options {
+fn query_options(settings: &config::Query, ceiling: Arc<Ceiling>) -> query::Options {
     query::Options {
         timeout_max: settings.timeout_max,
         memory_bytes_max: settings.memory_bytes_max.bytes(),
+        ceiling,
         rows_max: settings.rows_max,
         concurrency_max: settings.concurrency_max,
         threads: settings.threads,
@@ -376,13 +382,13 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = config();
         config.server.grpc = taken.local_addr().unwrap().to_string();
-        let error = Server::bind(config, Clock::System).await.err().unwrap().to_string();
+        let error = Server::bind(config, Clock::System, || 0).await.err().unwrap().to_string();
         assert!(error.contains("(--grpc)") && error.contains(&taken.local_addr().unwrap().to_string()), "{error}");
     }
 
     #[tokio::test]
     async fn the_ports_answer_before_the_store_is_open_and_close_at_once() {
-        let server = Server::bind(config(), Clock::System).await.unwrap();
+        let server = Server::bind(config(), Clock::System, || 0).await.unwrap();
         let (http, grpc) = (server.http, server.grpc);
         assert_ne!(http, grpc);
         assert!(matches!(server.app.parts(), Err(Error::NotReady("starting"))));

@@ -10,6 +10,7 @@ use super::checks::Held;
 use super::model::{Allowance, Model, Outcome, RuleSet, TENANTS};
 use super::random::Random;
 use crate::clock::Clock;
+use crate::memory::Ceiling;
 use crate::query::{self, Engine};
 use crate::record::Tenant;
 use crate::storage::{self, Options, Segment, Store, retention};
@@ -114,6 +115,7 @@ impl World {
         options.flush_bytes_max = random.pick(&[20_000, 200_000, 4 << 20]);
         options.flush_age_max = Duration::from_secs(random.pick(&[1, 60, 3_600]));
         options.open_bytes_max = random.pick(&[1, 100_000, 64 << 20]);
+        options.page_cache_bytes_max = random.pick(&[1, 200_000, 64 << 20]);
         options.columns_max = random.pick(&[20, 60, 1_000]);
         options.merge_limits.quiet = Duration::from_secs(random.pick(&[1, 60, 600]));
         options.merge_limits.inputs_max = random.pick(&[2, 5, 64]);
@@ -137,6 +139,7 @@ impl World {
         let limits = query::Options {
             timeout_max: Duration::from_secs(3_600),
             memory_bytes_max: 1 << 30,
+            ceiling: Ceiling::none(),
             rows_max: 1_000_000,
             concurrency_max: 4,
             threads: 1 + self.random.place(3),

@@ -75,6 +75,8 @@ pub struct Options {
     pub buffer_bytes_max: usize,
     /// Footers and indexes of segments that are kept in memory.
     pub open_bytes_max: usize,
+    /// Unpacked pages of segments that are kept in memory.
+    pub page_cache_bytes_max: usize,
     /// Columns of a segment; the values of further fields go to the overflow column.
     pub columns_max: usize,
     /// Field names known to a tenant; values of further names are kept, but can't be asked for by name.
@@ -101,7 +103,8 @@ impl Options {
             flush_bytes_max: 64 << 20,
             flush_age_max: Duration::from_secs(60),
             buffer_bytes_max: 192 << 20,
-            open_bytes_max: 256 << 20,
+            open_bytes_max: 128 << 20,
+            page_cache_bytes_max: 128 << 20,
             columns_max: 1_000,
             fields_max: 20_000,
             rules: Arc::default(),
@@ -244,6 +247,7 @@ struct Shared {
     buffer_bytes: AtomicUsize,
     room: tokio::sync::Notify,
     opened: Opened,
+    pages: Arc<segment::PageCache>,
     cache: Cache,
     metrics: Metrics,
     /// Why nothing can be appended until a restart, once that is so.
@@ -270,6 +274,7 @@ impl Store {
             buffer_bytes: AtomicUsize::new(buffer_bytes),
             room: tokio::sync::Notify::new(),
             opened: Opened::new(options.open_bytes_max),
+            pages: Arc::new(segment::PageCache::new(options.page_cache_bytes_max)),
             cache,
             metrics,
             broken: OnceLock::new(),
@@ -399,7 +404,7 @@ impl Store {
         let open = self.shared.opened.get(segment.id, || {
             was_here = false;
             let _pinned = self.shared.cache.pin(segment)?;
-            OpenSegment::open(&self.segments_dir(), segment)
+            Ok(OpenSegment::open(&self.segments_dir(), segment)?.with_pages(self.shared.pages.clone()))
         })?;
         if was_here {
             self.shared.cache.touch(segment.id);
@@ -431,6 +436,7 @@ impl Store {
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.shared.metrics.register(registry);
         self.shared.cache.register(registry);
+        self.shared.pages.register(registry.sub_registry_with_prefix("quiver_storage"));
     }
 }
 

@@ -17,12 +17,14 @@ mod file;
 mod ids;
 mod merge;
 mod open;
+mod pages;
 mod rows;
 
 pub use file::Tier;
 pub use ids::IdForm;
 pub use merge::{Keep, MergeLimits, merge};
 pub use open::{Error as ReadError, OpenSegment};
+pub use pages::PageCache;
 pub use rows::{Condition, matching};
 
 use self::file::{FileWriter, Finished, Layout};

@@ -14,16 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
 };
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::file::{self, PIECE_BYTES};
 use super::ids::IdForm;
+use super::pages::{CachedRowGroup, PageCache};
 use crate::record::{batch, column};
 use crate::storage::catalog::Segment;
 use crate::storage::index::{self, Index, IndexBuilder};
@@ -69,7 +70,7 @@ struct BadPiece {
 
 /// A file whose pieces are checked when they are first read.
 #[derive(Debug)]
-struct CheckedFile {
+pub(super) struct CheckedFile {
     file: File,
     bytes: u64,
     /// Empty: there are no checksums.
@@ -116,7 +117,7 @@ impl CheckedFile {
 
 /// The same file for one reader.
 #[derive(Debug, Clone)]
-struct SharedFile(Arc<CheckedFile>);
+pub(super) struct SharedFile(Arc<CheckedFile>);
 
 impl Length for SharedFile {
     fn len(&self) -> u64 {
@@ -138,7 +139,7 @@ impl ChunkReader for SharedFile {
 
 /// Reads a file from a place on.
 #[derive(Debug)]
-struct Reading {
+pub(super) struct Reading {
     file: Arc<CheckedFile>,
     at: u64,
 }
@@ -167,6 +168,8 @@ pub struct OpenSegment {
     /// Texts as records in memory have them.
     plain: ArrowReaderMetadata,
     ids: BTreeMap<String, IdForm>,
+    /// Where unpacked pages are kept; `None`: nowhere.
+    pages: Option<Arc<PageCache>>,
 }
 
 impl OpenSegment {
@@ -212,7 +215,13 @@ impl OpenSegment {
             views,
             plain,
             ids,
+            pages: None,
         })
+    }
+
+    /// The same segment, whose unpacked pages [`OpenSegment::read`] keeps.
+    pub fn with_pages(self, pages: Arc<PageCache>) -> OpenSegment {
+        OpenSegment { pages: Some(pages), ..self }
     }
 
     /// Memory that footer and index hold.
@@ -286,8 +295,25 @@ impl OpenSegment {
         selection: Option<RowSelection>,
         batch_rows: usize,
     ) -> Result<Columns<'_>, Error> {
+        let mask = ProjectionMask::roots(self.views.parquet_schema(), columns.iter().copied());
+        let metadata = self.views.metadata();
+        if let (Some(cache), Some(_)) = (&self.pages, metadata.offset_index()) {
+            let pages = CachedRowGroup {
+                cache: cache.clone(),
+                segment: self.segment.id,
+                file: Arc::new(self.file.clone()),
+                metadata: metadata.clone(),
+                row_group,
+            };
+            let hint = Some(self.views.schema().fields());
+            let levels = parquet_to_arrow_field_levels(self.views.parquet_schema(), mask, hint);
+            let levels = levels.map_err(|error| self.damaged(error))?;
+            let reader =
+                ParquetRecordBatchReader::try_new_with_row_groups(&levels, &pages, batch_rows.max(1), selection)
+                    .map_err(|error| self.damaged(error))?;
+            return Ok(Columns { segment: self, reader, plain: false });
+        }
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.views.clone());
-        let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
         let mut builder =
             builder.with_projection(mask).with_row_groups(vec![row_group]).with_batch_size(batch_rows.max(1));
         if let Some(selection) = selection {
