@@ -214,7 +214,8 @@ impl LogsTable {
             store: self.store.clone(),
             segments,
             buffer,
-            search: search_of(&filters, |name| self.is_stored(name)),
+            // A segment's index knows whether it can tell anything of lines.
+            search: search_of(&filters, |name| name == column::LINE || self.is_stored(name)),
             conditions: bounds.conditions(),
             counts: self.counts.clone(),
             all: (filters.is_empty() && whole).then(|| self.all()),
