@@ -196,6 +196,9 @@ pub struct Query {
     pub memory_bytes_max: Share,
     /// Rows of one answer.
     pub rows_max: usize,
+    /// Bytes that one query reads; 0: no limit.
+    #[serde(with = "size")]
+    pub scan_bytes_max: usize,
     /// Queries at once.
     pub concurrency_max: usize,
     /// Threads; 0: one per processor.

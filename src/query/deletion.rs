@@ -47,7 +47,7 @@ impl Engine {
             );
             let range = Some(range).filter(|range| (range.from_ns, range.to_ns) != (i64::MIN, i64::MAX));
             let request = Request { tenant: wanted.tenant.clone(), sql, range, limit: None, timeout: None };
-            let mut rows = self.prepare_on(snapshot.clone(), request).await?.run();
+            let mut rows = self.prepare_on(snapshot.clone(), request, 0).await?.run();
             let before = seqs.len();
             while let Some(batch) = rows.next().await {
                 seqs.extend(batch?.column(0).as_primitive::<Int64Type>().values());

@@ -41,6 +41,8 @@ pub struct Options {
     pub ceiling: Arc<Ceiling>,
     /// Most rows a query may return; past it the answer is cut and says so.
     pub rows_max: usize,
+    /// Bytes that a query may read from segments, as they are packed, and from the buffer; past it it fails. 0: any number.
+    pub scan_bytes_max: u64,
     /// Queries that run at once; others wait.
     pub concurrency_max: usize,
     /// Threads for query work, apart from the threads that serve the network.

@@ -311,6 +311,7 @@ fn query_options(settings: &config::Query, ceiling: Arc<Ceiling>) -> query::Opti
         memory_bytes_max: settings.memory_bytes_max.bytes(),
         ceiling,
         rows_max: settings.rows_max,
+        scan_bytes_max: settings.scan_bytes_max as u64,
         concurrency_max: settings.concurrency_max,
         threads: settings.threads,
     }

@@ -141,6 +141,7 @@ impl World {
             memory_bytes_max: 1 << 30,
             ceiling: Ceiling::none(),
             rows_max: 1_000_000,
+            scan_bytes_max: 0,
             concurrency_max: 4,
             threads: 1 + self.random.place(3),
         };

@@ -152,7 +152,7 @@ fn find_with(
     let mut found = Loaded { source, columns: Vec::new(), rows };
     counts.rows.fetch_add(rows as u64, Relaxed);
     if let Source::Buffer(batch, _) = &found.source {
-        counts.bytes.fetch_add((batch.bytes * rows / batch.rows().max(1)) as u64, Relaxed);
+        counts.take_bytes((batch.bytes * rows / batch.rows().max(1)) as u64)?;
     }
     let mut masks: Option<BooleanArray> = None;
     for (at, stage) in stages.find.iter().enumerate() {
@@ -255,7 +255,7 @@ fn read_segment(
     let group_rows = open.metadata().row_group(row_group).num_rows() as usize;
     let selection =
         (rows < group_rows).then(|| RowSelection::from_consecutive_ranges(ranges.iter().cloned(), group_rows));
-    counts.bytes.fetch_add(open.stored_bytes(row_group, &places) * rows as u64 / group_rows.max(1) as u64, Relaxed);
+    counts.take_bytes(open.stored_bytes(row_group, &places) * rows as u64 / group_rows.max(1) as u64)?;
     let batches = open.read(row_group, &places, selection, rows).map_err(damaged)?;
     let batches = batches.collect::<Result<Vec<RecordBatch>, ReadError>>().map_err(damaged)?;
     let read = match <[RecordBatch; 1]>::try_from(batches) {
