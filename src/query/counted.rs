@@ -225,16 +225,17 @@ fn interval_ns(interval: &ScalarValue) -> Option<i64> {
 
 /// Conditions taken apart: those on level and service, and a range of time.
 #[derive(Debug, Clone)]
-struct Filters {
+pub(super) struct Filters {
     /// As they came, for where records are read.
-    all: Vec<Expr>,
+    pub all: Vec<Expr>,
     on_keys: Vec<Expr>,
     /// First and last nanosecond.
-    time: (i64, i64),
+    pub time: (i64, i64),
 }
 
 impl Filters {
-    fn of(table: &LogsTable, filters: &[Expr]) -> Option<Filters> {
+    /// `None` when there are others, or an active deletion hides records.
+    pub fn of(table: &LogsTable, filters: &[Expr]) -> Option<Filters> {
         // A record that a deletion hides is counted still.
         if table.hides() || !table.is_stored(column::LEVEL) || !table.is_stored(column::SERVICE) {
             return None;
@@ -256,6 +257,11 @@ impl Filters {
         }
         let time = Bounds::of(&timed, table.range(), |_| true).timestamp;
         Some(Filters { all: filters, on_keys, time })
+    }
+
+    /// Whether they say nothing of level and service.
+    pub fn are_of_time(&self) -> bool {
+        self.on_keys.is_empty()
     }
 
     /// The whole minutes of the range: from the first to before the second. **Units**: minutes since the epoch.

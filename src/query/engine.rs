@@ -35,6 +35,7 @@ use tokio::time::timeout_at;
 use super::admission::Admission;
 use super::compare::LooseTypes;
 use super::counted::AnswerFromCounts;
+use super::extremes::ExtremesFromFooters;
 use super::plan::{self, FieldNames, TABLE};
 use super::pool::QueryPool;
 use super::runs::GroupRuns;
@@ -323,6 +324,7 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
         .with_runtime_env(environment)
         .with_default_features()
         .with_optimizer_rule(Arc::new(AnswerFromCounts))
+        .with_optimizer_rule(Arc::new(ExtremesFromFooters))
         .with_physical_optimizer_rule(Arc::new(NewestFirst))
         .with_physical_optimizer_rule(Arc::new(GroupRuns))
         .with_physical_optimizer_rule(Arc::new(JoinsYield))

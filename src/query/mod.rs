@@ -12,6 +12,7 @@ mod computed;
 mod counted;
 mod deletion;
 mod engine;
+mod extremes;
 mod failure;
 mod output;
 mod percentile;
@@ -22,6 +23,8 @@ mod runs;
 mod scan;
 mod search;
 mod table;
+#[cfg(test)]
+mod tests;
 mod yielding;
 
 pub use engine::{Engine, Prepared, Rows};

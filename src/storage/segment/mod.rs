@@ -25,7 +25,7 @@ pub use ids::IdForm;
 pub use merge::{Keep, MergeLimits, merge};
 pub use open::{Error as ReadError, OpenSegment};
 pub use pages::PageCache;
-pub use rows::{Condition, matching};
+pub use rows::{Condition, Extremes, extremes, matching};
 
 use self::file::{FileWriter, Finished, Layout};
 use super::buffer::Buffered;
