@@ -32,6 +32,7 @@ pub use engine::{Engine, Prepared, Rows};
 use crate::error::Kind;
 use crate::memory::Ceiling;
 use crate::record::Tenant;
+use crate::storage;
 
 /// Limits that every query keeps; a request may ask for less, never for more.
 #[derive(Debug, Clone)]
@@ -113,6 +114,9 @@ pub enum Error {
     /// A disk or an object store does not answer; later it may.
     #[error("{0}")]
     Unavailable(String),
+    /// The store refused to change a segment, or to remember how far a deletion is.
+    #[error(transparent)]
+    Store(#[from] storage::Error),
     /// The engine is closing.
     #[error("the store is shutting down")]
     Closed,
@@ -130,6 +134,7 @@ impl Error {
             Error::Limit(_) => Kind::Limit,
             Error::Corrupt(_) => Kind::Corrupt,
             Error::Closed | Error::Unavailable(_) => Kind::Unavailable,
+            Error::Store(error) => error.kind(),
             Error::Internal(_) => Kind::Internal,
         }
     }

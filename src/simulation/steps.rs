@@ -16,10 +16,9 @@ use super::lines::{self, Body, NS_PER_DAY, NS_PER_HOUR, NS_PER_SECOND};
 use super::model::{Allowance, Outcome, TENANTS};
 use super::world::{World, eventually, tenant_of};
 use crate::decode::{self, jsonline};
-use crate::error::Kind;
-use crate::query::{Engine, TimeRange};
-use crate::storage::deletion::{Rewrite, State as DeletionState, Wanted};
-use crate::storage::{self, Segment, Store, paths};
+use crate::query::TimeRange;
+use crate::storage::deletion::{State as DeletionState, Wanted};
+use crate::storage::{self, Segment, paths};
 use crate::wal;
 
 /// What can happen.
@@ -237,13 +236,7 @@ impl World {
     }
 
     async fn finish_deletion(&mut self) -> Outcome {
-        for deletion in std::mem::take(&mut self.active) {
-            let id = deletion.id;
-            finish(self.store().clone(), self.engine().clone(), deletion).await?;
-            let ended = self.store().end_deletion(id, DeletionState::Done, None).await;
-            ended.map_err(|error| error.to_string())?.ok_or_else(|| format!("deletion {id} is not active"))?;
-            self.note(format!("  deletion {id} is done"));
-        }
+        self.carry_out_deletions().await?;
         // A segment may be over without the records that it lost.
         self.unsettled = true;
         self.settle().await
@@ -277,6 +270,20 @@ impl World {
             appends.push((batch, tokio::spawn(append)));
         }
         let background = self.background();
+    async fn carry_out_deletions(&mut self) -> Outcome {
+        for deletion in std::mem::take(&mut self.active) {
+            let id = deletion.id;
+            match self.engine().carry_out(&deletion).await.map_err(|error| format!("deletion {id}: {error}"))? {
+                // It fails when no record has the field any more.
+                state @ (DeletionState::Done | DeletionState::Waiting | DeletionState::Failed) => {
+                    self.note(format!("  deletion {id} is {}", state.as_str()));
+                }
+                state => return Err(format!("deletion {id} is {}", state.as_str())),
+            }
+        }
+        Ok(())
+    }
+
         // The moment of the crash is what is tested, so it is a time and not a condition.
         tokio::time::sleep(Duration::from_micros(self.random.pick(&[0, 300, 1_000, 3_000, 8_000, 20_000]))).await;
         for (batch, append) in appends.extract_if(.., |(_, append)| append.is_finished()) {
@@ -317,7 +324,7 @@ impl World {
             tasks.push(tokio::spawn(async move { drop(store.compact().await) }));
         }
         if let Some(deletion) = self.active.first().cloned() {
-            tasks.push(tokio::spawn(async move { drop(finish(store, engine, deletion).await) }));
+            tasks.push(tokio::spawn(async move { drop(engine.carry_out(&deletion).await) }));
         }
         tasks
     }
@@ -465,8 +472,17 @@ impl World {
         for tenant in 0..TENANTS.len() {
             let missing = self.read(tenant, 0).await?.0;
             self.model.clone().judge(&missing, Allowance::Segments(std::slice::from_ref(&chosen)))?;
+        let mut deletion = None;
+        if self.random.percent(60) {
+            self.begin_deletion().await?;
+            self.carry_out_deletions().await?;
+            deletion = self.model.deletions.last().cloned();
+        }
         }
         self.restart_without(chosen).await
+        if let Some(begun) = deletion {
+            self.model.delete(begun.id, begun.tenant, begun.filter, begun.range);
+        }
     }
 
     /// Restarts once a segment's file is away; its records may be missing from then on.
@@ -572,30 +588,4 @@ fn drop_answer(append: JoinHandle<Result<(), storage::Error>>) -> JoinHandle<()>
         append.abort();
         drop(append.await);
     })
-}
-
-/// Removes the records of a deletion from all segments, as the server does it.
-async fn finish(store: Arc<Store>, engine: Arc<Engine>, deletion: storage::Deletion) -> Outcome {
-    let failed = |error: &dyn std::fmt::Display| format!("deletion {}: {error}", deletion.id);
-    let mut clean = HashSet::new();
-    store.flush().await.map_err(|error| failed(&error))?;
-    loop {
-        let snapshot = store.snapshot(&deletion.wanted.tenant);
-        let dirty = |segment: &&Arc<Segment>| deletion.concerns(segment) && !clean.contains(&segment.id);
-        let Some(segment) = snapshot.segments.iter().find(dirty) else { return Ok(()) };
-        let seqs = match engine.matching(&deletion, segment).await {
-            Ok(seqs) => seqs,
-            // No record has the field any more.
-            Err(error) if error.kind() == Kind::Invalid => return Ok(()),
-            Err(error) => return Err(failed(&error)),
-        };
-        if seqs.is_empty() {
-            clean.insert(segment.id);
-            continue;
-        }
-        let rewritten = store.rewrite_without(segment, seqs, deletion.id).await;
-        match rewritten.map_err(|error| failed(&error))? {
-            Rewrite::Replaced(_) | Rewrite::Gone => {}
-        }
-    }
 }

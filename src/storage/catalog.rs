@@ -36,12 +36,22 @@ CREATE TABLE IF NOT EXISTS segment (
 );";
 
 /// What leads from each version to the next.
-const UPGRADES: [&str; 1] = ["
+const UPGRADES: [&str; 2] = [
+    "
 ALTER TABLE segment ADD COLUMN flushed_ns BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE segment ADD COLUMN flushed_bytes BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE segment ADD COLUMN written_bytes BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE segment ADD COLUMN quarantined TEXT;
-UPDATE segment SET flushed_bytes = bytes, written_bytes = bytes;"];
+UPDATE segment SET flushed_bytes = bytes, written_bytes = bytes;",
+    // Catalogs of version 2 have this table from the first deletion on.
+    "
+CREATE TABLE IF NOT EXISTS deletion (
+    id BIGINT PRIMARY KEY, tenant TEXT NOT NULL, filter TEXT NOT NULL, from_ns BIGINT NOT NULL, to_ns BIGINT NOT NULL,
+    cutoff_seq BIGINT NOT NULL, state TEXT NOT NULL, segments_done BIGINT NOT NULL, segments_total BIGINT NOT NULL,
+    records_removed BIGINT NOT NULL, error TEXT, requested_ns BIGINT NOT NULL
+);
+ALTER TABLE deletion ADD COLUMN awaits TEXT NOT NULL DEFAULT '[]';",
+];
 
 /// A live segment as the catalog describes it.
 #[derive(Debug, Clone, PartialEq)]

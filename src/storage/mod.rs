@@ -185,6 +185,9 @@ pub enum Error {
     /// No further deletion can be taken.
     #[error("{0} deletions are active, which is the most; cancel one, or wait until one is done")]
     TooManyDeletions(usize),
+    /// … for so many wait.
+    #[error("{0} deletions wait for quarantined segments, which is the most; put the segments back, or cancel some")]
+    TooManyWaiting(i64),
     /// An error that several waiting requests share.
     #[error(transparent)]
     Shared(Arc<Error>),
@@ -194,7 +197,7 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Overloaded(_) | Error::TooManyDeletions(_) => Kind::Limit,
+            Error::Overloaded(_) | Error::TooManyDeletions(_) | Error::TooManyWaiting(_) => Kind::Limit,
             Error::Closed | Error::Locked(_) | Error::DataDir { .. } | Error::Wal(_) | Error::Segment(_) => {
                 Kind::Unavailable
             }
