@@ -192,7 +192,7 @@ impl Looking {
         let (object, fetched) = (cache::object_of(segment), self.room.path().join("segment"));
         match elsewhere.fetch(&object, &fetched).await {
             Ok(_) => {
-                let checked = check_file(&fetched, segment).unwrap_or_else(|| Err(absent.reason));
+                let checked = check_file(&fetched, segment).unwrap_or(Err(absent.reason));
                 Ok(checked.map_err(|reason| Wrong { place: object, reason }))
             }
             Err(remote::Error::NotFound { .. }) => Ok(Err(absent)),

@@ -25,7 +25,7 @@ pub struct Arguments {
     /// Only records before this time
     #[arg(long, value_name = "TIME", requires = "filter")]
     pub to: Option<String>,
-    /// Wait until the records are gone from all segments
+    /// Wait until the records are gone from all segments that can be read
     #[arg(long, requires = "filter")]
     pub wait: bool,
     /// List what was asked for, and how far it is
