@@ -60,8 +60,8 @@ impl Ceiling {
         let now = self.started.elapsed().as_micros() as u64;
         let due = self.next_look_us.load(Ordering::Relaxed);
         let next = now + LOOK_EVERY.as_micros() as u64;
-        let mine = now >= due
-            && self.next_look_us.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let mine =
+            now >= due && self.next_look_us.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if mine {
             self.seen.store((self.allocated)(), Ordering::Relaxed);
         }

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use super::{Engine, Error, Options, Request, Stats, TimeRange};
 use crate::clock::Clock;
 use crate::error::Kind;
+use crate::memory::Ceiling;
 use crate::record::{Tenant, batch, column};
 use crate::storage::{self, Store};
 
@@ -28,6 +29,7 @@ pub(super) async fn opened_with(dir: &Path, change: impl FnOnce(&mut Options)) -
     let mut limits = Options {
         timeout_max: Duration::from_secs(60),
         memory_bytes_max: 1 << 28,
+        ceiling: Ceiling::none(),
         rows_max: 100_000,
         scan_bytes_max: 0,
         concurrency_max: 2,

@@ -61,7 +61,11 @@ impl PageCache {
 
     fn get(&self, place: &Place) -> Option<Page> {
         let found = self.pages.get(place);
-        if found.is_some() { self.hits.inc() } else { self.misses.inc() };
+        if found.is_some() {
+            self.hits.inc()
+        } else {
+            self.misses.inc()
+        };
         found
     }
 
