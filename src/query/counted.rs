@@ -21,10 +21,10 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_aggregate::expr_fn::sum;
-use datafusion::logical_expr::TableScanBuilder;
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown};
+use datafusion::logical_expr::{TableScan, TableScanBuilder};
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions as physical;
@@ -33,6 +33,7 @@ use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::prelude::{col, lit};
 
+use super::extremes;
 use super::prune::Bounds;
 use super::table::LogsTable;
 use crate::record::column;
@@ -43,13 +44,13 @@ use crate::storage::index::{CELL_NS, Counts};
 const COUNT: &str = "_count";
 const NS_PER_DAY: i64 = 86_400_000_000_000;
 
-/// Puts counting questions to the counts.
+/// Puts counting questions to the counts, and those for extremes to catalog and footers.
 #[derive(Debug)]
-pub(super) struct AnswerFromCounts;
+pub(super) struct AnswerWithoutRecords;
 
-impl OptimizerRule for AnswerFromCounts {
+impl OptimizerRule for AnswerWithoutRecords {
     fn name(&self) -> &str {
-        "answer_from_counts"
+        "answer_without_records"
     }
 
     fn apply_order(&self) -> Option<ApplyOrder> {
@@ -62,22 +63,29 @@ impl OptimizerRule for AnswerFromCounts {
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let rewritten = match &plan {
-            LogicalPlan::Aggregate(aggregate) => counted(aggregate)?,
+            LogicalPlan::Aggregate(aggregate) => told(aggregate)?,
             _ => None,
         };
         Ok(rewritten.map_or_else(|| Transformed::no(plan), Transformed::yes))
     }
 }
 
-/// The aggregate over counts; `None` when they do not tell.
-fn counted(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
+/// The aggregate over something that is smaller than the records; `None` when there is nothing.
+fn told(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
     let LogicalPlan::TableScan(scan) = aggregate.input.as_ref() else { return Ok(None) };
     let provider = source_as_provider(&scan.source)?;
     let any: &dyn std::any::Any = provider.as_ref();
-    let Some(table) = any.downcast_ref::<LogsTable>() else { return Ok(None) };
+    let Some(table) = any.downcast_ref::<LogsTable>().filter(|_| scan.fetch.is_none()) else { return Ok(None) };
+    match counted(aggregate, scan, table)? {
+        None => extremes::told(aggregate, scan, table),
+        counted => Ok(counted),
+    }
+}
+
+/// The aggregate over counts; `None` when they do not tell.
+fn counted(aggregate: &Aggregate, scan: &TableScan, table: &LogsTable) -> Result<Option<LogicalPlan>> {
     let mut used = Used::default();
-    let fits = scan.fetch.is_none()
-        && aggregate.group_expr.iter().all(|expr| used.allows(expr))
+    let fits = aggregate.group_expr.iter().all(|expr| used.allows(expr))
         && aggregate
             .aggr_expr
             .iter()

@@ -34,8 +34,7 @@ use tokio::time::timeout_at;
 
 use super::admission::Admission;
 use super::compare::LooseTypes;
-use super::counted::AnswerFromCounts;
-use super::extremes::ExtremesFromFooters;
+use super::counted::AnswerWithoutRecords;
 use super::plan::{self, FieldNames, TABLE};
 use super::pool::QueryPool;
 use super::runs::GroupRuns;
@@ -323,8 +322,7 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
         .with_config(config)
         .with_runtime_env(environment)
         .with_default_features()
-        .with_optimizer_rule(Arc::new(AnswerFromCounts))
-        .with_optimizer_rule(Arc::new(ExtremesFromFooters))
+        .with_optimizer_rule(Arc::new(AnswerWithoutRecords))
         .with_physical_optimizer_rule(Arc::new(NewestFirst))
         .with_physical_optimizer_rule(Arc::new(GroupRuns))
         .with_physical_optimizer_rule(Arc::new(JoinsYield))

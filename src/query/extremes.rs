@@ -4,20 +4,17 @@
 //!
 //! **Invariant**: the answer is the same as from the records.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, TimestampNanosecondArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use async_trait::async_trait;
-use datafusion::catalog::{Session, TableProvider, default_table_source::source_as_provider};
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
-use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, TableProviderFilterPushDown};
-use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, TableProviderFilterPushDown, TableScan};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 
@@ -28,41 +25,11 @@ use crate::record::column;
 use crate::storage::Segment;
 use crate::storage::segment::{Extremes, extremes};
 
-/// Puts questions for minima and maxima to footers.
-#[derive(Debug)]
-pub(super) struct ExtremesFromFooters;
-
-impl OptimizerRule for ExtremesFromFooters {
-    fn name(&self) -> &str {
-        "extremes_from_footers"
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        Some(ApplyOrder::BottomUp)
-    }
-
-    fn supports_rewrite(&self) -> bool {
-        true
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let rewritten = match &plan {
-            LogicalPlan::Aggregate(aggregate) => told(aggregate)?,
-            _ => None,
-        };
-        Ok(rewritten.map_or_else(|| Transformed::no(plan), Transformed::yes))
-    }
-}
-
 /// The same aggregate over few rows that have its extremes; `None` when it asks for more than these.
-fn told(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
-    let LogicalPlan::TableScan(scan) = aggregate.input.as_ref() else { return Ok(None) };
-    let provider = source_as_provider(&scan.source)?;
-    let any: &dyn Any = provider.as_ref();
-    let Some(table) = any.downcast_ref::<LogsTable>() else { return Ok(None) };
+pub(super) fn told(aggregate: &Aggregate, scan: &TableScan, table: &LogsTable) -> Result<Option<LogicalPlan>> {
     let asks_extremes =
         aggregate.aggr_expr.iter().all(|expr| extreme_of(expr).is_some_and(|name| is_told(table, name)));
-    if !asks_extremes || aggregate.aggr_expr.is_empty() || !aggregate.group_expr.is_empty() || scan.fetch.is_some() {
+    if !asks_extremes || aggregate.aggr_expr.is_empty() || !aggregate.group_expr.is_empty() {
         return Ok(None);
     }
     let Some(filters) = Filters::of(table, &scan.filters).filter(Filters::are_of_time) else { return Ok(None) };
