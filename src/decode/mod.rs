@@ -8,7 +8,10 @@ use arrow::record_batch::RecordBatch;
 use crate::error::Kind;
 
 mod columns;
+#[cfg(test)]
+mod format_tests;
 mod forms;
+mod heads;
 mod json;
 pub mod jsonline;
 mod lines;
@@ -77,6 +80,7 @@ impl Default for Options {
                 "@t",
                 "eventtime",
                 "t",
+                "timeunixnano",
             ]),
             level_names: list(&[
                 "level",
@@ -91,7 +95,14 @@ impl Default for Options {
                 "@l",
                 "detected_level",
             ]),
-            service_names: list(&["service", "service.name", "service_name", "servicename"]),
+            service_names: list(&[
+                "service",
+                "service.name",
+                "service_name",
+                "servicename",
+                "resource.attributes.service.name",
+                "resource.service.name",
+            ]),
             service_hint_names: list(&[
                 "app",
                 "application",
@@ -102,7 +113,17 @@ impl Default for Options {
                 "container_name",
                 "job",
             ]),
-            message_names: list(&["message", "msg", "event", "log", "body", "@m", "short_message"]),
+            message_names: list(&[
+                "message",
+                "msg",
+                "event",
+                "log",
+                "body",
+                "@m",
+                "short_message",
+                "body.stringvalue",
+                "@mt",
+            ]),
             trace_id_names: list(&["trace_id", "traceid", "trace.id", "oteltraceid", "dd.trace_id", "@tr"]),
             span_id_names: list(&["span_id", "spanid", "span.id", "otelspanid", "dd.span_id", "@sp"]),
         }

@@ -2,18 +2,21 @@
 //!
 //! Invariant: each accepted line is one row, in the order they came; each other one is counted, and told up to a limit.
 
+use std::ops::Range;
+
 use hashbrown::HashMap;
 
 use super::columns::{Cell, Columns, slot};
-use super::forms::{Context, Forms, Piece, Placed, PlacedValue, Row};
-use super::json::{Fault, scan_object};
-use super::lines::{Draft, Workshop};
+use super::forms::{Context, Forms, Line, Piece, Placed, PlacedValue, Row};
+use super::heads::{self, may_be_structured};
+use super::json::scan_object;
+use super::lines::{Draft, Workshop, Wrapper};
 use super::names::Names;
 use super::outer::{Mark, Naming, Outer};
 use super::pairs::scan_pairs;
 use super::token::{Syntax, Tokens, Value};
 use super::{Decoded, Error, Options, Rejection};
-use crate::record::quote::unescape_json;
+use crate::record::quote::{Quote, unescape_json};
 use crate::record::{Level, overflow, time};
 
 /// Most different shapes of a batch; a line beyond them is kept as it is.
@@ -29,13 +32,16 @@ pub(super) struct Records<'o> {
     /// Roots of the trees of forms, by [`Outer::signature`].
     roots: HashMap<Box<[u32]>, u32>,
     signature: Vec<u32>,
-    root: Option<u32>,
+    /// Roots for lines of the kinds seen with the fields around as they are now.
+    kind_roots: Vec<(u32, u32)>,
     forms: Forms,
     shapes: Shapes,
     row: Row,
     draft: Draft,
     tokens: Tokens,
-    inner_tokens: Tokens,
+    /// A line that a wrapper's string was undone in.
+    unwrapped: String,
+    quoted: Vec<u8>,
     taken: Vec<u64>,
     turn: u64,
     rejected: Vec<Rejection>,
@@ -84,13 +90,14 @@ impl<'o> Records<'o> {
             outer: Outer::default(),
             roots: HashMap::new(),
             signature: Vec::new(),
-            root: None,
+            kind_roots: Vec::new(),
             forms: Forms::default(),
             shapes: Shapes::default(),
             row: Row::default(),
             draft: Draft::default(),
             tokens: Tokens::default(),
-            inner_tokens: Tokens::default(),
+            unwrapped: String::new(),
+            quoted: Vec::new(),
             taken: Vec::new(),
             turn: 0,
             rejected: Vec::new(),
@@ -102,7 +109,7 @@ impl<'o> Records<'o> {
     pub fn outer(&mut self, change: impl FnOnce(&mut Outer, &mut Naming<'_>)) {
         let mut naming = Naming { columns: &mut self.columns, names: &self.names, options: self.options };
         change(&mut self.outer, &mut naming);
-        self.root = None;
+        self.kind_roots.clear();
     }
 
     /// A state of the fields around, for [`Records::reset_outer`].
@@ -113,7 +120,7 @@ impl<'o> Records<'o> {
     /// Goes back to an earlier state of the fields around.
     pub fn reset_outer(&mut self, mark: Mark) {
         self.outer.reset(mark);
-        self.root = None;
+        self.kind_roots.clear();
     }
 
     /// Counts a line that was not accepted.
@@ -157,13 +164,94 @@ impl<'o> Records<'o> {
             self.not_utf8(line, given_ns);
             return Ok(());
         };
-        self.row.clear();
-        let Some(format) = self.known_form(text, given_ns).is_none().then(|| self.scan(text)) else { return Ok(()) };
-        match format {
-            Some(_) => self.structured(text, given_ns),
-            None => self.plain(text, given_ns),
-        }
+        self.text_line(text, given_ns);
         Ok(())
+    }
+
+    fn text_line(&mut self, text: &str, given_ns: Option<i64>) {
+        self.tokens.clear();
+        if may_be_structured(text) {
+            if self.docker_line(text, given_ns) || self.known_form(text, LINE, given_ns) {
+                return;
+            }
+            if scan_structured(text, 0..text.len(), &mut self.tokens) {
+                return self.structured(text, LINE, given_ns, None);
+            }
+        }
+        let head = heads::scan(text, 0, text.len(), &mut self.tokens);
+        if self.tokens.list.is_empty() {
+            return self.plain(text, given_ns);
+        }
+        let kind = Kind { wrapper: None, families: head.families };
+        if self.known_form(text, kind, given_ns) {
+            return;
+        }
+        scan_rest(text, head.open, text.len(), &mut self.tokens);
+        self.structured(text, kind, given_ns, None);
+    }
+
+    /// Adds the line if Docker's json-file driver wrapped it.
+    fn docker_line(&mut self, text: &str, given_ns: Option<i64>) -> bool {
+        if !text.starts_with(DOCKER_START) {
+            return false;
+        }
+        let Some(wrapper) = self.unwrap(text, DOCKER_START.len()) else { return false };
+        let unwrapped = std::mem::take(&mut self.unwrapped);
+        let taken = self.unwrapped_line(&unwrapped, text, &wrapper, given_ns);
+        self.unwrapped = unwrapped;
+        if !taken {
+            self.tokens.clear();
+        }
+        taken
+    }
+
+    /// Undoes the JSON string whose inside starts at `start`, into `self.unwrapped`.
+    fn unwrap(&mut self, text: &str, start: usize) -> Option<Wrapper> {
+        let mut end = start;
+        loop {
+            end += memchr::memchr2(b'"', b'\\', text.as_bytes().get(end..)?)?;
+            if text.as_bytes()[end] == b'"' {
+                break;
+            }
+            end += 2;
+        }
+        let raw = &text[start..end];
+        self.unwrapped.clear();
+        self.unwrapped.push_str(&text[..start]);
+        unescape_json(raw, &mut self.unwrapped).ok()?;
+        let inner = start..self.unwrapped.len();
+        let quote = Quote::JSON.into_iter().find(|quote| {
+            self.quoted.clear();
+            quote.write(&self.unwrapped[inner.clone()], &mut self.quoted);
+            self.quoted == raw.as_bytes()
+        })?;
+        self.unwrapped.push_str(&text[end..]);
+        Some(Wrapper { inner, quote })
+    }
+
+    /// Adds a line whose wrapper was undone; false when what is around the string is no wrapper of Docker's.
+    fn unwrapped_line(&mut self, text: &str, line: &str, wrapper: &Wrapper, given_ns: Option<i64>) -> bool {
+        let inner = &text[wrapper.inner.clone()];
+        let bare = wrapper.inner.start..wrapper.inner.start + inner.trim_end_matches(['\n', '\r']).len();
+        let (families, open) = if may_be_structured(&text[bare.clone()]) {
+            (0, Some(bare.start))
+        } else {
+            let head = heads::scan(text, bare.start, bare.end, &mut self.tokens);
+            if self.tokens.list.is_empty() {
+                heads::push_message(&mut self.tokens, bare.start, bare.end);
+            }
+            (head.families, head.open)
+        };
+        let kind = Kind { wrapper: Some(wrapper.quote), families };
+        if self.known_form(text, kind, given_ns) {
+            return true;
+        }
+        scan_rest(text, open, bare.end, &mut self.tokens);
+        if !scan_around(text, wrapper, &mut self.tokens) {
+            return false;
+        }
+        self.structured(text, kind, given_ns, Some((wrapper, line)));
+        true
     }
 
     /// Adds a line that has to be a JSON object; others are rejected. **Errors**: as [`Records::line`].
@@ -179,12 +267,12 @@ impl<'o> Records<'o> {
             }
         };
         self.row.clear();
-        if self.known_form(text, None).is_some() {
+        self.tokens.clear();
+        if self.docker_line(text, None) || self.known_form(text, LINE, None) {
             return Ok(());
         }
-        self.tokens.clear();
         match scan_object(text, &mut self.tokens) {
-            Ok(()) => self.structured(text, None),
+            Ok(()) => self.structured(text, LINE, None, None),
             Err(fault) => self.reject(place, format!("not a JSON object: {fault}")),
         }
         Ok(())
@@ -234,11 +322,13 @@ impl<'o> Records<'o> {
         self.now_ns.saturating_add(self.options.future_max_ns)
     }
 
-    fn root(&mut self) -> u32 {
-        if let Some(root) = self.root {
-            return root;
+    fn root(&mut self, kind: Kind) -> u32 {
+        let kind = kind.number();
+        if let Some((_, root)) = self.kind_roots.iter().find(|(known, _)| *known == kind) {
+            return *root;
         }
         self.outer.signature(&mut self.signature);
+        self.signature.push(kind);
         let root = match self.roots.get(self.signature.as_slice()) {
             Some(root) => *root,
             None => {
@@ -247,45 +337,34 @@ impl<'o> Records<'o> {
                 root
             }
         };
-        self.root = Some(root);
+        self.kind_roots.push((kind, root));
         root
     }
 
-    /// Adds the line if its form is known.
-    fn known_form(&mut self, text: &str, given_ns: Option<i64>) -> Option<()> {
+    /// Adds the line if its form is known; `self.tokens` has what a scanner of heads found in it.
+    fn known_form(&mut self, text: &str, kind: Kind, given_ns: Option<i64>) -> bool {
+        let root = self.root(kind);
+        self.row.clear();
         // Without a branch per byte, so that it is done in vectors.
         let controls = text.bytes().fold(false, |found, byte| found | (byte < 0x20));
-        if controls {
-            return None;
-        }
-        let root = self.root();
-        let context = Context { outer: &self.outer, given_ns, latest_ns: self.latest_ns() };
-        let shape = self.forms.read(root, text, &context, &mut self.row)?;
-        let time_ns = given_ns.unwrap_or(self.now_ns);
-        self.end_row(text, Ending { shape: Some(shape), raw: None, time_ns });
-        Some(())
+        let context = Context { outer: &self.outer, given_ns, latest_ns: self.latest_ns(), controls };
+        let line = Line { text, guide: &self.tokens.list, context: &context };
+        let Some(shape) = self.forms.read(root, line, &mut self.row) else { return false };
+        self.end_row(text, Ending { shape: Some(shape), raw: None, time_ns: given_ns.unwrap_or(self.now_ns) });
+        true
     }
 
-    /// Finds the tokens of a JSON or `key=value` line.
-    fn scan(&mut self, text: &str) -> Option<()> {
-        scan_any(text, &mut self.tokens)
-    }
-
-    /// Adds the line whose tokens were found.
-    fn structured(&mut self, text: &str, given_ns: Option<i64>) {
-        let root = self.root();
+    /// Adds the line whose tokens were found; `wrapped` has the received line where `text` is not.
+    fn structured(&mut self, text: &str, kind: Kind, given_ns: Option<i64>, wrapped: Option<(&Wrapper, &str)>) {
+        let root = self.root(kind);
+        let latest_ns = self.latest_ns();
         let tokens = std::mem::take(&mut self.tokens);
-        let mut inner_tokens = std::mem::take(&mut self.inner_tokens);
         self.row.clear();
         self.draft.clear();
         self.turn += 1;
         let mut workshop = Workshop {
             naming: Naming { columns: &mut self.columns, names: &self.names, options: self.options },
-            context: Context {
-                outer: &self.outer,
-                given_ns,
-                latest_ns: self.now_ns.saturating_add(self.options.future_max_ns),
-            },
+            context: Context { outer: &self.outer, given_ns, latest_ns, controls: false },
             now_ns: self.now_ns,
             row: &mut self.row,
             draft: &mut self.draft,
@@ -293,32 +372,23 @@ impl<'o> Records<'o> {
             turn: self.turn,
         };
         workshop.begin();
-        match docker_log(text, &tokens) {
-            Some((log, inner)) => {
-                let bare = inner.trim_end_matches(['\n', '\r']);
-                let structured = scan_any(bare, &mut inner_tokens).map(|()| &inner_tokens);
-                workshop.write_wrapped(text, &tokens, log, &inner, structured);
-            }
-            None => {
-                let decisions = workshop.decide(text, &tokens);
-                workshop.write(text, &tokens, &decisions, 0..decisions.len(), None);
-                workshop.end(text, None);
-            }
-        }
+        let decisions = workshop.decide(text, &tokens);
+        workshop.write(text, &tokens, &decisions, wrapped.map(|(wrapper, _)| wrapper));
+        self.tokens = tokens;
         let shape = if self.draft.exact { self.shapes.id(&self.draft.shape) } else { None };
         if let Some(shape) = shape
             && self.draft.learnable
         {
             self.forms.learn(root, text, &self.draft.steps, &text[self.draft.done..], shape);
         }
-        self.tokens = tokens;
-        self.inner_tokens = inner_tokens;
-        let raw = shape.is_none().then_some(text.as_bytes());
+        let received = wrapped.map_or(text, |(_, line)| line);
+        let raw = shape.is_none().then_some(received.as_bytes());
         self.end_row(text, Ending { shape, raw, time_ns: given_ns.unwrap_or(self.now_ns) });
     }
 
     /// Adds a line of plain text: the message is the line.
     fn plain(&mut self, text: &str, given_ns: Option<i64>) {
+        self.row.clear();
         self.place_message(text);
         self.row.level = Level::find_in_text(text.as_bytes()).filter(|_| self.outer.level().is_none());
         let found = if given_ns.is_none() && text.as_bytes().first().is_some_and(u8::is_ascii_digit) {
@@ -396,34 +466,74 @@ impl<'o> Records<'o> {
     }
 }
 
-/// Finds the tokens of a line that is a JSON object or made of pairs.
-fn scan_any(text: &str, tokens: &mut Tokens) -> Option<()> {
-    let trimmed = text.trim_ascii();
-    tokens.clear();
-    if trimmed.starts_with('{') {
-        let found: Result<(), Fault> = if trimmed.ends_with('}') { scan_object(text, tokens) } else { return None };
-        return found.ok();
-    }
-    memchr::memchr(b'=', text.as_bytes())?;
-    scan_pairs(text, tokens).then_some(())
+/// What decides, beside the fields around, how lines are read: those of two kinds share no form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    /// How the string that the line stood in was quoted.
+    wrapper: Option<Quote>,
+    /// [`heads::Head::families`]
+    families: u32,
 }
 
-/// The inner line, and the token that holds it, when this is a line of Docker's json-file driver.
-fn docker_log(text: &str, tokens: &Tokens) -> Option<(usize, String)> {
-    let mut log = None;
-    let (mut stream, mut time) = (false, false);
-    for (index, token) in tokens.list.iter().enumerate() {
-        let Value::Text { syntax: Syntax::Json, .. } = token.value else { return None };
+/// A line without wrapper and head.
+const LINE: Kind = Kind { wrapper: None, families: 0 };
+
+impl Kind {
+    fn number(self) -> u32 {
+        let wrapper = Quote::JSON.iter().position(|quote| Some(*quote) == self.wrapper).map_or(0, |index| index + 1);
+        self.families * 8 + wrapper as u32
+    }
+}
+
+/// How Docker's json-file driver starts a line.
+const DOCKER_START: &str = "{\"log\":\"";
+
+/// Finds the tokens of a JSON object or of pairs in a part of the text; false, and none, when it is neither.
+fn scan_structured(text: &str, range: Range<usize>, tokens: &mut Tokens) -> bool {
+    let (start, count) = (range.start, tokens.list.len());
+    let part = &text[range];
+    let trimmed = part.trim_ascii();
+    let found = match trimmed.starts_with('{') {
+        true => trimmed.ends_with('}') && scan_object(part, tokens).is_ok(),
+        false => scan_pairs(part, tokens),
+    };
+    match found {
+        true => tokens.shift(count, start as isize),
+        false => tokens.truncate(count),
+    }
+    found
+}
+
+/// Finds the tokens of what follows a head: a structured line, or the message.
+fn scan_rest(text: &str, open: Option<usize>, end: usize, tokens: &mut Tokens) {
+    if let Some(start) = open
+        && !scan_structured(text, start..end, tokens)
+    {
+        heads::push_message(tokens, start, end);
+    }
+}
+
+/// Finds what Docker writes beside the line, `stream`, `time` and `attrs`, and appends it to the line's own tokens.
+fn scan_around(text: &str, wrapper: &Wrapper, tokens: &mut Tokens) -> bool {
+    let count = tokens.list.len();
+    let after = &text[wrapper.inner.end..];
+    // The string itself is left out: `{"log":"` and `","stream":…}` are an object, too.
+    let object = format!("{DOCKER_START}{after}");
+    if scan_object(&object, tokens).is_err() {
+        return false;
+    }
+    tokens.list.remove(count);
+    let (mut stream, mut time) = (false, None);
+    for (index, token) in tokens.list.iter().enumerate().skip(count) {
+        let text = matches!(token.value, Value::Text { syntax: Syntax::Json, .. });
         match tokens.name(token) {
-            "log" if log.is_none() => log = Some(index),
-            "stream" => stream = true,
-            "time" => time = true,
-            name if name.starts_with("attrs.") => {}
-            _ => return None,
+            "stream" if text => stream = true,
+            "time" if text => time = Some(index),
+            name if text && name.starts_with("attrs.") => {}
+            _ => return false,
         }
     }
-    let log = log.filter(|_| stream && time)?;
-    let mut inner = String::new();
-    unescape_json(&text[tokens.list[log].inner()], &mut inner).ok()?;
-    Some((log, inner))
+    tokens.clock = time;
+    tokens.shift(count, wrapper.inner.end as isize - DOCKER_START.len() as isize);
+    stream && time.is_some()
 }
