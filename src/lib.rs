@@ -12,6 +12,7 @@ pub mod config;
 pub mod decode;
 pub mod error;
 pub mod memory;
+pub mod pipeline;
 pub mod query;
 pub mod record;
 pub mod server;
