@@ -1,8 +1,9 @@
 //! What becomes of the lines that well-known programs write, without any configuration.
 
 use super::tests::{NOON, NOW, has_shape, parsed, row, value};
-use super::{Options, loki};
-use crate::record::column;
+use super::{Options, jsonline, loki};
+use crate::pipeline::Pipelines;
+use crate::record::{Tenant, column};
 use crate::record::shape::render_lines;
 
 /// Each line, and the row it becomes.
@@ -309,6 +310,102 @@ fn a_stack_trace_stays_with_its_line() {
         assert_eq!(render_lines(&decoded.batch).unwrap().value(index), line);
         assert_eq!(value(&decoded.batch, column::RAW, index), None);
     }
+}
+
+/// The rows of lines that came one after the other, and the lines as they are given back.
+fn rows(lines: &[&str], options: &Options) -> (Vec<String>, Vec<String>) {
+    let decoded = jsonline::text(lines.join("\n").as_bytes(), options, NOW).unwrap();
+    let given_back = render_lines(&decoded.batch).unwrap();
+    let rows = 0..decoded.batch.num_rows();
+    (rows.clone().map(|index| row(&decoded.batch, index)).collect(), rows.map(|index| given_back.value(index).to_string()).collect())
+}
+
+#[test]
+fn cut_lines_are_joined() {
+    let lines = [
+        "2026-01-01T12:00:00Z stdout P {\"msg\":\"a",
+        "2026-01-01T12:00:01Z stderr P other ",
+        "2026-01-01T12:00:02Z stdout P b",
+        "2026-01-01T12:00:03Z stdout F c\"}",
+        "2026-01-01T12:00:04Z stdout F whole",
+    ];
+    let (rows, given_back) = rows(&lines, &Options::default());
+    assert_eq!(
+        rows,
+        [
+            "timestamp=2026-01-01T12:00:00Z | message=abc | stream=stdout",
+            "timestamp=2026-01-01T12:00:04Z | message=whole | stream=stdout",
+            "timestamp=2026-01-01T12:00:01Z | message=other  | stream=stderr",
+        ]
+    );
+    assert_eq!(given_back, [[lines[0], lines[2], lines[3]].join("\n").as_str(), lines[4], lines[1]]);
+}
+
+#[test]
+fn parts_of_docker_s_driver_are_joined() {
+    let long = "x".repeat(16 << 10);
+    let line = |text: &str| format!("{{\"log\":\"{text}\",\"stream\":\"stdout\",\"time\":\"2026-01-01T12:00:00Z\"}}");
+    let lines = [line(&long), line("end\\n"), line("next\\n")];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let (rows, given_back) = rows(&lines, &Options::default());
+    assert_eq!(rows[0], format!("timestamp=2026-01-01T12:00:00Z | message={long}end | stream=stdout"));
+    assert_eq!(rows[1], "timestamp=2026-01-01T12:00:00Z | message=next | stream=stdout");
+    assert_eq!(given_back, [lines[..2].join("\n").as_str(), lines[2]]);
+}
+
+fn with_pipeline(stages: &str) -> Options {
+    #[derive(serde::Deserialize)]
+    struct File {
+        pipeline: Vec<crate::pipeline::settings::Pipeline>,
+    }
+    let file: File = toml::from_str(&format!("[[pipeline]]\nstages = [{stages}]")).unwrap();
+    Options { pipelines: Some(Pipelines::compile(&file.pipeline).unwrap().into()), ..Options::default() }
+}
+
+#[test]
+fn lines_through_pipelines() {
+    let now = "timestamp=2026-06-01T00:00:00Z";
+    for (stages, lines, wanted, back) in [
+        // A changed line is stored as changed, and parsed like any other.
+        (
+            "{ mask = { kinds = ['email'] } }",
+            &[r#"{"msg":"hi","to":"a@b.cd"}"#][..],
+            &["message=hi | to=***"][..],
+            &[r#"{"msg":"hi","to":"***"}"#][..],
+        ),
+        // What json finds in the line is not kept twice.
+        ("{ json = {} }, { rename = { fields = { b = 'c' } } }", &[r#"{"a":1,"b":2}"#], &["c=2 | a=1 | b=2"], &[r#"{"a":1,"b":2}"#]),
+        (
+            "{ regex = { expression = '^(?P<who>\\w+): (?P<text>.*)' } }, { message = { source = 'text' } }, { remove = { fields = ['text'] } }, { level = { source = 'who', values = { ann = 'error' } } }",
+            &["ann: went"],
+            &["level=error | message=went | who=ann"],
+            &["ann: went"],
+        ),
+        (
+            "{ multiline = { first = '^\\S' } }, { drop = { match = 'line = \"x*\"' } }",
+            &["a", " b", " c", "x", " y", "d"],
+            &["message=a\n b\n c", "message=d"],
+            &["a\n b\n c", "d"],
+        ),
+    ] {
+        let (rows, given_back) = rows(lines, &with_pipeline(stages));
+        let wanted: Vec<String> = wanted.iter().map(|row| format!("{now} | {row}")).collect();
+        assert_eq!(rows, wanted, "{stages}");
+        assert_eq!(given_back, back, "{stages}");
+    }
+}
+
+#[test]
+fn pipelines_see_labels_and_choose_tenants() {
+    let stages = "{ match = { match = 'app = \"web\" and tenant = \"t1\"', stages = [{ tenant = { value = 't2' } }, { rename = { fields = { app = 'service' } } }] } }, { drop = { match = 'app = \"noise\"' } }";
+    let options = Options { tenant: Tenant::parse("t1"), ..with_pipeline(stages) };
+    let body = br#"{"streams":[{"stream":{"app":"web","x":"1"},"values":[["1767268800000000000","hi {a}"]]},{"stream":{"app":"noise"},"values":[["1767268800000000000","gone"]]},{"stream":{"app":"other","level":"warn"},"values":[["1767268800000000000","stays",{"trace_id":"ab"}]]}]}"#;
+    let decoded = loki::push_json(body, &options, NOW).unwrap();
+    assert_eq!((decoded.accepted(), decoded.dropped), (2, 1));
+    assert_eq!(row(&decoded.batch, 0), "timestamp=2026-01-01T12:00:00Z | level=warn | service=other | message=stays | trace_id=ab");
+    let (tenant, batch) = &decoded.others[0];
+    assert_eq!(tenant.as_str(), "t2");
+    assert_eq!(row(batch, 0), "timestamp=2026-01-01T12:00:00Z | service=web | message=hi {a} | x=1");
 }
 
 #[test]

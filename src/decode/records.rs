@@ -14,10 +14,12 @@ use super::lines::{Draft, Workshop, Wrapper};
 use super::names::Names;
 use super::outer::{Mark, Naming, Outer};
 use super::pairs::scan_pairs;
+use super::partial::{self, Cut, DOCKER_START, string_end};
 use super::token::{Syntax, Tokens, Value};
 use super::{Decoded, Error, Options, Rejection};
+use crate::pipeline::{Entry, Outcome, Pipelines};
 use crate::record::quote::{Quote, unescape_json};
-use crate::record::{Level, overflow, time};
+use crate::record::{Level, Tenant, overflow, time};
 
 /// Most different shapes of a batch; a line beyond them is kept as it is.
 const SHAPES_MAX: usize = 1_000;
@@ -46,6 +48,23 @@ pub(super) struct Records<'o> {
     turn: u64,
     rejected: Vec<Rejection>,
     rejected_count: usize,
+    dropped: usize,
+    /// Lines that wait for their last part, one for each stream of a container.
+    cut: Vec<Cut>,
+    /// What was received where the line that is being added was put together.
+    received: Option<Vec<u8>>,
+    /// A line that may go on in the next ones.
+    waiting: Option<Waiting>,
+    /// Records that pipelines gave to other tenants.
+    others: Vec<(Tenant, Records<'o>)>,
+}
+
+/// A line that a pipeline joins with those after it.
+#[derive(Debug)]
+struct Waiting {
+    entry: Entry,
+    lines: usize,
+    place: usize,
 }
 
 /// The shapes of a batch, each once.
@@ -102,11 +121,21 @@ impl<'o> Records<'o> {
             turn: 0,
             rejected: Vec::new(),
             rejected_count: 0,
+            dropped: 0,
+            cut: Vec::new(),
+            received: None,
+            waiting: None,
+            others: Vec::new(),
         }
     }
 
     /// Changes the fields around the next lines.
     pub fn outer(&mut self, change: impl FnOnce(&mut Outer, &mut Naming<'_>)) {
+        self.end_cut();
+        self.change_outer(change);
+    }
+
+    fn change_outer(&mut self, change: impl FnOnce(&mut Outer, &mut Naming<'_>)) {
         let mut naming = Naming { columns: &mut self.columns, names: &self.names, options: self.options };
         change(&mut self.outer, &mut naming);
         self.kind_roots.clear();
@@ -119,6 +148,7 @@ impl<'o> Records<'o> {
 
     /// Goes back to an earlier state of the fields around.
     pub fn reset_outer(&mut self, mark: Mark) {
+        self.end_cut();
         self.outer.reset(mark);
         self.kind_roots.clear();
     }
@@ -134,6 +164,60 @@ impl<'o> Records<'o> {
     /// Adds a line of any format; `place` is its number in the request, from 1. `given_ns` is the protocol's time.
     /// **Errors**: when the batch has become too large.
     pub fn line(&mut self, line: &[u8], given_ns: Option<i64>, place: usize) -> Result<(), Error> {
+        match std::str::from_utf8(line).ok().and_then(|text| Some((text, partial::read(text)?))) {
+            Some((text, part)) if !part.is_last || !self.cut.is_empty() => self.part(text, part, given_ns, place),
+            _ => self.whole_line(line, given_ns, place),
+        }
+    }
+
+    /// Takes a part of a line that a container's runtime cut.
+    fn part(&mut self, text: &str, part: partial::Part<'_>, given_ns: Option<i64>, place: usize) -> Result<(), Error> {
+        let known = self.cut.iter().position(|cut| cut.is_of(part));
+        let Some(index) = known.filter(|index| self.cut[*index].bytes() + text.len() <= self.options.line_bytes_max)
+        else {
+            if let Some(full) = known.map(|index| self.cut.swap_remove(index)) {
+                self.add_cut(full)?;
+            }
+            if part.is_last {
+                return self.whole_line(text.as_bytes(), given_ns, place);
+            }
+            self.cut.push(Cut::new(text, part, given_ns, place));
+            return Ok(());
+        };
+        self.cut[index].push(text, part);
+        if part.is_last {
+            let whole = self.cut.swap_remove(index);
+            self.add_cut(whole)?;
+        }
+        Ok(())
+    }
+
+    fn add_cut(&mut self, cut: Cut) -> Result<(), Error> {
+        let line = cut.line();
+        self.received = Some(cut.received);
+        let added = self.whole_line(line.as_bytes(), cut.given_ns, cut.place);
+        self.received = None;
+        added
+    }
+
+    /// Adds lines whose last part did not come, as they are.
+    fn end_cut(&mut self) {
+        for cut in std::mem::take(&mut self.cut) {
+            let place = cut.place;
+            if let Err(error) = self.add_cut(cut) {
+                self.reject(place, error.to_string());
+            }
+        }
+    }
+
+    fn whole_line(&mut self, line: &[u8], given_ns: Option<i64>, place: usize) -> Result<(), Error> {
+        match self.options.pipelines.as_deref() {
+            None => self.believed_line(line, given_ns, place),
+            Some(pipelines) => self.piped_line(pipelines, line, given_ns, place),
+        }
+    }
+
+    fn believed_line(&mut self, line: &[u8], given_ns: Option<i64>, place: usize) -> Result<(), Error> {
         match given_ns.filter(|ns| *ns > self.latest_ns()) {
             None => self.line_at(line, given_ns, place),
             Some(late) => self.with_original_time(late, |records, now_ns| records.line_at(line, Some(now_ns), place)),
@@ -150,9 +234,10 @@ impl<'o> Records<'o> {
         let mut text = Vec::new();
         time::write(late_ns, time::RFC_3339, &mut text);
         let text = String::from_utf8_lossy(&text);
-        self.outer(|outer, naming| outer.push_field("timestamp_original", Cell::Text(&text), naming));
+        self.change_outer(|outer, naming| outer.push_field("timestamp_original", Cell::Text(&text), naming));
         let added = add(self, self.now_ns);
-        self.reset_outer(mark);
+        self.outer.reset(mark);
+        self.kind_roots.clear();
         added
     }
 
@@ -207,14 +292,7 @@ impl<'o> Records<'o> {
 
     /// Undoes the JSON string whose inside starts at `start`, into `self.unwrapped`.
     fn unwrap(&mut self, text: &str, start: usize) -> Option<Wrapper> {
-        let mut end = start;
-        loop {
-            end += memchr::memchr2(b'"', b'\\', text.as_bytes().get(end..)?)?;
-            if text.as_bytes()[end] == b'"' {
-                break;
-            }
-            end += 2;
-        }
+        let end = start + string_end(&text.as_bytes()[start..])?;
         let raw = &text[start..end];
         self.unwrapped.clear();
         self.unwrapped.push_str(&text[..start]);
@@ -266,6 +344,16 @@ impl<'o> Records<'o> {
                 return Ok(());
             }
         };
+        if let Some(pipelines) = self.options.pipelines.as_deref() {
+            self.tokens.clear();
+            return match scan_object(text, &mut self.tokens) {
+                Ok(()) => self.piped_line(pipelines, line, None, place),
+                Err(fault) => {
+                    self.reject(place, format!("not a JSON object: {fault}"));
+                    Ok(())
+                }
+            };
+        }
         self.row.clear();
         self.tokens.clear();
         if self.docker_line(text, None) || self.known_form(text, LINE, None) {
@@ -280,8 +368,17 @@ impl<'o> Records<'o> {
 
     /// Adds a record that has no line: the message alone, and the fields around it. **Errors**: as [`Records::line`].
     pub fn message(&mut self, message: Option<&str>, given_ns: i64, place: usize) -> Result<(), Error> {
+        let Some(pipelines) = self.options.pipelines.as_deref() else {
+            return self.plain_message(message, given_ns, place);
+        };
+        let mut entry = self.entry(message.unwrap_or_default(), Some(given_ns));
+        entry.message = message.map(str::to_string);
+        self.run(pipelines, entry, Body::Message, place)
+    }
+
+    fn plain_message(&mut self, message: Option<&str>, given_ns: i64, place: usize) -> Result<(), Error> {
         if given_ns > self.latest_ns() {
-            return self.with_original_time(given_ns, |records, now_ns| records.message(message, now_ns, place));
+            return self.with_original_time(given_ns, |records, now_ns| records.plain_message(message, now_ns, place));
         }
         if !self.fits(message.unwrap_or_default().as_bytes(), place)? {
             return Ok(());
@@ -294,10 +391,116 @@ impl<'o> Records<'o> {
         Ok(())
     }
 
+    /// The fields around as an entry's, and a line.
+    fn entry(&self, line: &str, time_ns: Option<i64>) -> Entry {
+        Entry {
+            line: line.to_string(),
+            fields: self.outer.entry_fields(&self.columns),
+            time_ns,
+            level: self.outer.level(),
+            message: None,
+            tenant: self.options.tenant.clone(),
+        }
+    }
+
+    /// Adds a line as pipelines change it.
+    fn piped_line(
+        &mut self,
+        pipelines: &'o Pipelines,
+        line: &[u8],
+        given_ns: Option<i64>,
+        place: usize,
+    ) -> Result<(), Error> {
+        let line = String::from_utf8_lossy(line);
+        let entry = self.entry(&line, given_ns);
+        if let Some(waiting) = &mut self.waiting {
+            let same = waiting.entry.fields == entry.fields && waiting.entry.level == entry.level;
+            let fits = waiting.entry.line.len() + line.len() < self.options.line_bytes_max;
+            if same && fits && pipelines.joins(&waiting.entry, waiting.lines, &line) {
+                waiting.entry.line.push('\n');
+                waiting.entry.line.push_str(&line);
+                waiting.lines += 1;
+                return Ok(());
+            }
+            self.end_waiting(pipelines)?;
+        }
+        if pipelines.is_multiline(&entry) {
+            self.waiting = Some(Waiting { entry, lines: 1, place });
+            return Ok(());
+        }
+        self.run(pipelines, entry, Body::Line, place)
+    }
+
+    fn end_waiting(&mut self, pipelines: &Pipelines) -> Result<(), Error> {
+        match self.waiting.take() {
+            Some(waiting) => self.run(pipelines, waiting.entry, Body::Line, waiting.place),
+            None => Ok(()),
+        }
+    }
+
+    fn run(&mut self, pipelines: &Pipelines, mut entry: Entry, body: Body, place: usize) -> Result<(), Error> {
+        // What was put together is stored as it is now: pipelines may have taken something out.
+        self.received = None;
+        match pipelines.run(&mut entry, self.now_ns) {
+            Outcome::Dropped => {
+                self.dropped += 1;
+                Ok(())
+            }
+            Outcome::Kept => self.add(entry, body, place),
+        }
+    }
+
+    /// Adds an entry that went through the pipelines.
+    fn add(&mut self, entry: Entry, body: Body, place: usize) -> Result<(), Error> {
+        if let Some(tenant) = entry.tenant.as_ref().filter(|tenant| Some(*tenant) != self.options.tenant.as_ref()) {
+            let known = self.others.iter().position(|(other, _)| other == tenant);
+            let index = known.unwrap_or_else(|| {
+                self.others.push((tenant.clone(), Records::new(self.options, self.now_ns)));
+                self.others.len() - 1
+            });
+            return self.others[index].1.add_here(entry, body, place, String::new());
+        }
+        let overflow = self.outer.overflow().to_string();
+        self.add_here(entry, body, place, overflow)
+    }
+
+    fn add_here(&mut self, entry: Entry, body: Body, place: usize, overflow: String) -> Result<(), Error> {
+        let around = std::mem::take(&mut self.outer);
+        self.change_outer(|outer, naming| outer.fill(&entry, overflow, naming));
+        let added = match (&entry.message, body) {
+            (None, Body::Line) => self.believed_line(entry.line.as_bytes(), entry.time_ns, place),
+            (message, _) => {
+                let kept = body == Body::Line && message.as_deref() != Some(&entry.line);
+                self.received = kept.then(|| entry.line.clone().into_bytes());
+                self.plain_message(message.as_deref(), entry.time_ns.unwrap_or(self.now_ns), place)
+            }
+        };
+        self.received = None;
+        self.outer = around;
+        self.kind_roots.clear();
+        added
+    }
+
     /// The batch, and what was not accepted.
-    pub fn finish(self) -> Decoded {
+    pub fn finish(mut self) -> Decoded {
+        self.end_cut();
+        if let (Some(pipelines), Some(place)) =
+            (self.options.pipelines.as_deref(), self.waiting.as_ref().map(|waiting| waiting.place))
+            && let Err(error) = self.end_waiting(pipelines)
+        {
+            self.reject(place, error.to_string());
+        }
+        let mut others = Vec::new();
+        for (tenant, records) in std::mem::take(&mut self.others) {
+            let decoded = records.finish();
+            self.rejected_count += decoded.rejected_count;
+            self.rejected.extend(decoded.rejected);
+            others.push((tenant, decoded.batch));
+        }
         Decoded {
             batch: self.columns.finish(&self.shapes.texts),
+            others,
+            dropped: self.dropped,
             rejected: self.rejected,
             rejected_count: self.rejected_count,
         }
@@ -416,6 +619,11 @@ impl<'o> Records<'o> {
 
     /// Writes the row into the columns.
     fn end_row(&mut self, line: &str, ending: Ending<'_>) {
+        let received = self.received.take();
+        let ending = match &received {
+            Some(received) => Ending { shape: None, raw: Some(received), time_ns: ending.time_ns },
+            None => ending,
+        };
         let columns = &mut self.columns;
         self.outer.write_fields(columns);
         let (mut has_service, mut has_trace_id, mut has_span_id) = (false, false, false);
@@ -485,8 +693,12 @@ impl Kind {
     }
 }
 
-/// How Docker's json-file driver starts a line.
-const DOCKER_START: &str = "{\"log\":\"";
+/// Whether an entry came as a line, or as a message of its protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Line,
+    Message,
+}
 
 /// Finds the tokens of a JSON object or of pairs in a part of the text; false, and none, when it is neither.
 fn scan_structured(text: &str, range: Range<usize>, tokens: &mut Tokens) -> bool {

@@ -454,7 +454,7 @@ fn lively_line() -> impl Strategy<Value = String> {
     // Heads of text lines, whole and broken, before messages, objects and pairs.
     let head = prop_oneof![
         Just("2026-01-01T12:00:00.5Z stdout F "),
-        Just("2026-01-01T12:00:00Z stderr P "),
+        Just("2026-01-01T12:00:00Z stderr F "),
         Just("2026-01-01 12:00:00,123 ERROR [main] App - "),
         Just("2026-01-01 12:00:00 [main] info: "),
         Just("2026-01-01T12:00:00Z\tWARN\tmain.go:7\t"),

@@ -116,7 +116,9 @@ impl Reader<'_> {
         }
         let name = self.rest()[..length].to_string();
         self.at += length;
-        for (sign, negated, expression) in [("!~", true, true), ("=~", false, true), ("!=", true, false), ("=", false, false)] {
+        for (sign, negated, expression) in
+            [("!~", true, true), ("=~", false, true), ("!=", true, false), ("=", false, false)]
+        {
             if self.sign(sign) {
                 let start = self.at;
                 let text = self.quoted()?;

@@ -264,7 +264,11 @@ fn changes(before: &Entry, after: &Entry) -> Vec<String> {
         })
     };
     tell("timestamp", shown(before.time_ns), shown(after.time_ns));
-    tell("level", before.level.map(|level| level.as_str().to_string()), after.level.map(|level| level.as_str().to_string()));
+    tell(
+        "level",
+        before.level.map(|level| level.as_str().to_string()),
+        after.level.map(|level| level.as_str().to_string()),
+    );
     tell("message", before.message.clone(), after.message.clone());
     tell("tenant", before.tenant.as_ref().map(Tenant::to_string), after.tenant.as_ref().map(Tenant::to_string));
     let of = |entry: &Entry, name: &str| {

@@ -145,7 +145,8 @@ fn action(stage: &Typed) -> Result<Action, Fault> {
         }
         Typed::Regex(stage) => named(regex("expression", &stage.expression)?, &stage.source)?,
         Typed::Grok(stage) => {
-            let (expression, fields) = patterns::grok(&stage.pattern, &stage.patterns).map_err(|message| ("pattern", message))?;
+            let (expression, fields) =
+                patterns::grok(&stage.pattern, &stage.patterns).map_err(|message| ("pattern", message))?;
             let Action::Groups { source, expression, mut names } = named(expression, &stage.source)
                 .map_err(|_| ("pattern", "no pattern has a name: write %{PATTERN:name}".to_string()))?
             else {
@@ -167,7 +168,9 @@ fn action(stage: &Typed) -> Result<Action, Fault> {
         Typed::Level(stage) => {
             let read = |(value, level): (&String, &String)| match Level::parse(level.as_bytes()) {
                 Some(level) => Ok((value.clone(), level)),
-                None => Err(("values", format!("'{level}' is no level; levels are trace, debug, info, warn, error, fatal"))),
+                None => {
+                    Err(("values", format!("'{level}' is no level; levels are trace, debug, info, warn, error, fatal")))
+                }
             };
             let values = stage.values.iter().map(read).collect::<Result<_, _>>()?;
             Action::Level { source: stage.source.clone(), values }
@@ -256,7 +259,8 @@ fn tenant(stage: &typed::Tenant) -> Result<Action, Fault> {
         ("", "") => return Err(("value", "give a value or a source".to_string())),
         ("", _) => None,
         (name, "") => {
-            let fault = || ("value", format!("'{name}' can't be a tenant: 1 to 64 of letters, digits, '_', '-' and '.'"));
+            let fault =
+                || ("value", format!("'{name}' can't be a tenant: 1 to 64 of letters, digits, '_', '-' and '.'"));
             Some(Tenant::parse(name).ok_or_else(fault)?)
         }
         _ => return Err(("source", "give either a value or a source".to_string())),
@@ -304,7 +308,8 @@ impl Stage {
                 }
             }
             Action::Timestamp { source, formats, zone } => {
-                let found = entry.text(source).and_then(|text| formats.iter().find_map(|format| format.read(&text, zone)));
+                let found =
+                    entry.text(source).and_then(|text| formats.iter().find_map(|format| format.read(&text, zone)));
                 entry.time_ns = found.or(entry.time_ns);
             }
             Action::Level { source, values } => {
@@ -328,8 +333,8 @@ impl Stage {
             Action::Keep(names) => entry.fields.retain(|field| names.iter().any(|name| like(name, &field.name))),
             Action::Drop { condition, longer_than, older_than_ns } => {
                 let long = *longer_than == 0 || entry.line.len() > *longer_than;
-                let old = older_than_ns
-                    .is_none_or(|age| entry.time_ns.is_some_and(|time| time < now_ns.saturating_sub(age)));
+                let old =
+                    older_than_ns.is_none_or(|age| entry.time_ns.is_some_and(|time| time < now_ns.saturating_sub(age)));
                 if long && old && condition.holds(entry) {
                     return Verdict::Drop;
                 }

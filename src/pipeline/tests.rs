@@ -74,16 +74,28 @@ fn stages() {
             "10.0.0.1 GET /x y",
             "10.0.0.1 GET /x y | … | client.ip=10.0.0.1 | verb=GET | rest=/x y",
         ),
-        ("{ dissect = { pattern = '%{a} [%{?skip}] %{b->} %{c}' } }", "1 [x] y   z w", "1 [x] y   z w | … | a=1 | b=y | c=z w"),
+        (
+            "{ dissect = { pattern = '%{a} [%{?skip}] %{b->} %{c}' } }",
+            "1 [x] y   z w",
+            "1 [x] y   z w | … | a=1 | b=y | c=z w",
+        ),
         (
             "{ regex = { expression = '(?P<t>.*)' } }, { timestamp = { source = 't', formats = ['%d.%m.%Y %H:%M'], zone = 'Europe/Berlin' } }, { remove = { fields = ['t'] } }",
             "02.07.2026 14:30",
             "02.07.2026 14:30 | time=2026-07-02T12:30:00Z | …",
         ),
-        ("{ timestamp = { source = 'line', formats = ['auto', 'unix_ms'] } }", "1767268800001", "1767268800001 | time=2026-01-01T12:00:00.001Z | …"),
+        (
+            "{ timestamp = { source = 'line', formats = ['auto', 'unix_ms'] } }",
+            "1767268800001",
+            "1767268800001 | time=2026-01-01T12:00:00.001Z | …",
+        ),
         ("{ level = { source = 'line', values = { '5*' = 'error' } } }", "503", "503 | level=error | …"),
         ("{ level = { source = 'line' } }", "Warning", "Warning | level=warn | …"),
-        ("{ regex = { expression = '- (?P<m>.*)' } }, { message = { source = 'm' } }, { remove = { fields = ['m'] } }", "x - hi", "x - hi | message=hi | …"),
+        (
+            "{ regex = { expression = '- (?P<m>.*)' } }, { message = { source = 'm' } }, { remove = { fields = ['m'] } }",
+            "x - hi",
+            "x - hi | message=hi | …",
+        ),
         ("{ labels = { fields = { where = '${app}/${env}', fix = 'x' } } }", "l", "l | … | fix=x | where=web/prod"),
         ("{ rename = { fields = { app = 'service' } } }", "l", "l | env=prod | service=web"),
         ("{ remove = { fields = ['e*'] } }", "l", "l | app=web"),
@@ -100,7 +112,11 @@ fn stages() {
         ("{ tenant = { source = 'app' } }", "l", "l | tenant=web | …"),
         ("{ tenant = { source = 'line' } }", "no tenant!", "no tenant! | …"),
         ("{ decolorize = {} }", "\u{1b}[31mred\u{1b}[0m", "red | …"),
-        ("{ match = { match = 'app = \"w*\" and env in (\"dev\", \"prod\")', stages = [{ tenant = { value = 'x' } }] } }", "l", "l | tenant=x | …"),
+        (
+            "{ match = { match = 'app = \"w*\" and env in (\"dev\", \"prod\")', stages = [{ tenant = { value = 'x' } }] } }",
+            "l",
+            "l | tenant=x | …",
+        ),
         ("{ match = { match = 'app != \"web\"', stages = [{ drop = {} }] } }", "l", "l | …"),
         ("{ match = { match = 'nothing = \"\"', stages = [{ drop = {} }] } }", "l", "dropped"),
     ] {
@@ -112,17 +128,47 @@ fn stages() {
 fn what_can_not_be_is_told_with_its_place() {
     for (stages, wanted) in [
         ("{ regex = { expression = '(' } }", "pipeline 'p', stage 1 (regex), 'expression': unclosed group"),
-        ("{ regex = { expression = 'x' } }", "pipeline 'p', stage 1 (regex), 'expression': no group has a name: write (?P<name>…)"),
-        ("{ drop = {} }, { grok = { pattern = '%{NOPE:x}' } }", "pipeline 'p', stage 2 (grok), 'pattern': 'NOPE' is no known pattern; name it in 'patterns'"),
-        ("{ grok = { pattern = '%{A:x}', patterns = { A = '%{A}' } } }", "pipeline 'p', stage 1 (grok), 'pattern': the patterns are nested too deep"),
-        ("{ dissect = { pattern = '%{a}%{b}' } }", "pipeline 'p', stage 1 (dissect), 'pattern': nothing stands between '%{a}' and the next"),
-        ("{ level = { source = 'x', values = { a = 'loud' } } }", "pipeline 'p', stage 1 (level), 'values': 'loud' is no level; levels are trace, debug, info, warn, error, fatal"),
+        (
+            "{ regex = { expression = 'x' } }",
+            "pipeline 'p', stage 1 (regex), 'expression': no group has a name: write (?P<name>…)",
+        ),
+        (
+            "{ drop = {} }, { grok = { pattern = '%{NOPE:x}' } }",
+            "pipeline 'p', stage 2 (grok), 'pattern': 'NOPE' is no known pattern; name it in 'patterns'",
+        ),
+        (
+            "{ grok = { pattern = '%{A:x}', patterns = { A = '%{A}' } } }",
+            "pipeline 'p', stage 1 (grok), 'pattern': the patterns are nested too deep",
+        ),
+        (
+            "{ dissect = { pattern = '%{a}%{b}' } }",
+            "pipeline 'p', stage 1 (dissect), 'pattern': nothing stands between '%{a}' and the next",
+        ),
+        (
+            "{ level = { source = 'x', values = { a = 'loud' } } }",
+            "pipeline 'p', stage 1 (level), 'values': 'loud' is no level; levels are trace, debug, info, warn, error, fatal",
+        ),
         ("{ sample = { rate = 7 } }", "pipeline 'p', stage 1 (sample), 'rate': 7 is not between 0 and 1"),
-        ("{ tenant = { value = 'a/b' } }", "pipeline 'p', stage 1 (tenant), 'value': 'a/b' can't be a tenant: 1 to 64 of letters, digits, '_', '-' and '.'"),
-        ("{ match = { match = '', stages = [{ mask = {} }] } }", "pipeline 'p', stage 1 (match), stage 1 (mask), 'kinds': names nothing to mask; give kinds or expressions"),
-        ("{ drop = {} }, { multiline = { first = 'x' } }", "pipeline 'p', stage 2 (multiline), 'first': lines are joined before anything else: it must be the first stage of a pipeline"),
-        ("{ timestamp = { source = 'x', formats = ['RFC3339'] } }", "pipeline 'p', stage 1 (timestamp), 'formats': 'RFC3339' is none of auto, unix, unix_ms, unix_us, unix_ns, or signs such as %Y-%m-%d %H:%M:%S"),
-        ("{ drop = { match = 'app ~ \"x\"' } }", "pipeline 'p', stage 1 (drop), 'match': column 5: expected =, !=, =~, !~ or in (…); a condition is such as app = \"web-*\" and line =~ \"timeout\""),
+        (
+            "{ tenant = { value = 'a/b' } }",
+            "pipeline 'p', stage 1 (tenant), 'value': 'a/b' can't be a tenant: 1 to 64 of letters, digits, '_', '-' and '.'",
+        ),
+        (
+            "{ match = { match = '', stages = [{ mask = {} }] } }",
+            "pipeline 'p', stage 1 (match), stage 1 (mask), 'kinds': names nothing to mask; give kinds or expressions",
+        ),
+        (
+            "{ drop = {} }, { multiline = { first = 'x' } }",
+            "pipeline 'p', stage 2 (multiline), 'first': lines are joined before anything else: it must be the first stage of a pipeline",
+        ),
+        (
+            "{ timestamp = { source = 'x', formats = ['RFC3339'] } }",
+            "pipeline 'p', stage 1 (timestamp), 'formats': 'RFC3339' is none of auto, unix, unix_ms, unix_us, unix_ns, or signs such as %Y-%m-%d %H:%M:%S",
+        ),
+        (
+            "{ drop = { match = 'app ~ \"x\"' } }",
+            "pipeline 'p', stage 1 (drop), 'match': column 5: expected =, !=, =~, !~ or in (…); a condition is such as app = \"web-*\" and line =~ \"timeout\"",
+        ),
     ] {
         assert_eq!(Pipelines::compile(&typed(stages)).unwrap_err().to_string(), wanted);
     }
@@ -140,7 +186,8 @@ fn lines_that_go_on() {
 
 #[test]
 fn explanations_name_stage_and_change() {
-    let stages = "{ regex = { expression = '(?P<a>x)' } }, { match = { match = 'a = \"x\"', stages = [{ drop = {} }] } }";
+    let stages =
+        "{ regex = { expression = '(?P<a>x)' } }, { match = { match = 'a = \"x\"', stages = [{ drop = {} }] } }";
     let (outcome, told) = Pipelines::compile(&typed(stages)).unwrap().explain(&mut entry("x"), NOON);
     let told: Vec<String> = told.iter().map(|one| format!("{}: {}", one.stage, one.changes.join("; "))).collect();
     assert_eq!(told, ["p: stage 1 (regex): a = x", "p: stage 2 (match), stage 1 (drop): the line is dropped"]);
