@@ -10,13 +10,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &["error"]),
     ("memory", &["error"]),
     ("record", &["error", "clock"]),
-    ("decode", &["error", "clock", "record"]),
+    ("pipeline", &["error", "record"]),
+    ("decode", &["error", "clock", "record", "pipeline"]),
     ("wal", &["error", "clock", "record"]),
     ("storage", &["error", "clock", "record", "decode", "wal"]),
     ("backup", &["error", "clock", "record", "wal", "storage"]),
     ("query", &["error", "clock", "memory", "record", "storage"]),
-    ("server", &["error", "clock", "memory", "record", "decode", "storage", "query", "config", "telemetry"]),
+    ("server", &["error", "clock", "memory", "record", "pipeline", "decode", "storage", "query", "config", "telemetry"]),
     ("simulation", &["error", "clock", "memory", "record", "decode", "wal", "storage", "query"]),
+    ("parse", &["error", "clock", "record", "pipeline", "decode", "server", "config"]),
+    ("import", &["error", "record", "pipeline"]),
 ];
 
 /// Crates that only some top-level modules may name.

@@ -3,8 +3,8 @@
 use super::tests::{NOON, NOW, has_shape, parsed, row, value};
 use super::{Options, jsonline, loki};
 use crate::pipeline::Pipelines;
-use crate::record::{Tenant, column};
 use crate::record::shape::render_lines;
+use crate::record::{Tenant, column};
 
 /// Each line, and the row it becomes.
 #[track_caller]
@@ -317,7 +317,10 @@ fn rows(lines: &[&str], options: &Options) -> (Vec<String>, Vec<String>) {
     let decoded = jsonline::text(lines.join("\n").as_bytes(), options, NOW).unwrap();
     let given_back = render_lines(&decoded.batch).unwrap();
     let rows = 0..decoded.batch.num_rows();
-    (rows.clone().map(|index| row(&decoded.batch, index)).collect(), rows.map(|index| given_back.value(index).to_string()).collect())
+    (
+        rows.clone().map(|index| row(&decoded.batch, index)).collect(),
+        rows.map(|index| given_back.value(index).to_string()).collect(),
+    )
 }
 
 #[test]
@@ -374,7 +377,12 @@ fn lines_through_pipelines() {
             &[r#"{"msg":"hi","to":"***"}"#][..],
         ),
         // What json finds in the line is not kept twice.
-        ("{ json = {} }, { rename = { fields = { b = 'c' } } }", &[r#"{"a":1,"b":2}"#], &["c=2 | a=1 | b=2"], &[r#"{"a":1,"b":2}"#]),
+        (
+            "{ json = {} }, { rename = { fields = { b = 'c' } } }",
+            &[r#"{"a":1,"b":2}"#],
+            &["c=2 | a=1 | b=2"],
+            &[r#"{"a":1,"b":2}"#],
+        ),
         (
             "{ regex = { expression = '^(?P<who>\\w+): (?P<text>.*)' } }, { message = { source = 'text' } }, { remove = { fields = ['text'] } }, { level = { source = 'who', values = { ann = 'error' } } }",
             &["ann: went"],
@@ -402,7 +410,10 @@ fn pipelines_see_labels_and_choose_tenants() {
     let body = br#"{"streams":[{"stream":{"app":"web","x":"1"},"values":[["1767268800000000000","hi {a}"]]},{"stream":{"app":"noise"},"values":[["1767268800000000000","gone"]]},{"stream":{"app":"other","level":"warn"},"values":[["1767268800000000000","stays",{"trace_id":"ab"}]]}]}"#;
     let decoded = loki::push_json(body, &options, NOW).unwrap();
     assert_eq!((decoded.accepted(), decoded.dropped), (2, 1));
-    assert_eq!(row(&decoded.batch, 0), "timestamp=2026-01-01T12:00:00Z | level=warn | service=other | message=stays | trace_id=ab");
+    assert_eq!(
+        row(&decoded.batch, 0),
+        "timestamp=2026-01-01T12:00:00Z | level=warn | service=other | message=stays | trace_id=ab"
+    );
     let (tenant, batch) = &decoded.others[0];
     assert_eq!(tenant.as_str(), "t2");
     assert_eq!(row(batch, 0), "timestamp=2026-01-01T12:00:00Z | service=web | message=hi {a} | x=1");
