@@ -15,6 +15,8 @@ mod columns;
 #[cfg(test)]
 mod format_tests;
 mod forms;
+#[cfg(test)]
+mod fuzz_tests;
 mod heads;
 mod json;
 pub mod jsonline;

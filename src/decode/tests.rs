@@ -265,7 +265,7 @@ fn bytes_that_are_not_utf_8() {
 }
 
 /// Protobuf as Loki's clients write it.
-mod wire {
+pub(super) mod wire {
     pub fn bytes(tag: u8, payload: &[u8]) -> Vec<u8> {
         let mut out = vec![tag << 3 | 2];
         out.extend(varint(payload.len() as u64));

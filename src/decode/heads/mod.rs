@@ -208,9 +208,14 @@ impl Cursor<'_> {
         time::parse_calendar(self.rest()).map(|(_, _, used)| used)
     }
 
+    /// The same, when the date is followed by a `T`.
+    fn calendar_with_t(&self) -> Option<usize> {
+        self.rest().get(10).filter(|byte| **byte == b'T').and_then(|_| self.calendar())
+    }
+
     /// `2016-10-06T00:17:09.669794202Z stdout F the line`
     fn cri(&mut self) -> Option<Rest> {
-        let time = self.calendar().filter(|_| self.rest().get(10) == Some(&b'T'))?;
+        let time = self.calendar_with_t()?;
         self.tokens.clock = Some(self.tokens.list.len());
         self.part(Part::Time, time);
         let stream = [&b" stdout "[..], b" stderr "].into_iter().find(|stream| self.rest().starts_with(stream))?;
@@ -312,7 +317,7 @@ impl Cursor<'_> {
 
     /// rsyslog's other format: `2026-01-01T12:00:00.123456+00:00 host app[123]: message`
     fn syslog_of_today(&mut self) -> Option<Rest> {
-        let time = self.calendar().filter(|_| self.rest().get(10) == Some(&b'T'))?;
+        let time = self.calendar_with_t()?;
         self.part(Part::Time, time);
         let priority = self.tokens.priority.is_some();
         self.host_and_tag(priority)
