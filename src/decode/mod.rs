@@ -13,6 +13,8 @@ use crate::record::Tenant;
 
 mod columns;
 #[cfg(test)]
+mod doc_tests;
+#[cfg(test)]
 mod format_tests;
 mod forms;
 #[cfg(test)]

@@ -68,6 +68,31 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All keys, in the order of the variants.
+    pub const KINDS: [&'static str; 21] = [
+        "match",
+        "json",
+        "logfmt",
+        "kv",
+        "regex",
+        "grok",
+        "dissect",
+        "timestamp",
+        "level",
+        "message",
+        "labels",
+        "rename",
+        "remove",
+        "keep",
+        "drop",
+        "sample",
+        "mask",
+        "replace",
+        "multiline",
+        "tenant",
+        "decolorize",
+    ];
+
     /// Its key in the config.
     pub fn kind(&self) -> &'static str {
         match self {
