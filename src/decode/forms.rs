@@ -177,9 +177,11 @@ impl Context<'_> {
         if !first.is_ascii_alphanumeric() || matches!(value, PlacedValue::Boolean(_)) {
             return None;
         }
-        let Some((ns, style)) = time::parse(text.as_bytes()) else {
-            return time::parse_without_year(text.as_bytes(), self.latest_ns).map(|ns| (ns, None));
-        };
+        // First, as it is cheap to see that it is none, and dear for the formats that are seen now and then.
+        if let Some(ns) = time::parse_without_year(text.as_bytes(), self.latest_ns) {
+            return Some((ns, None));
+        }
+        let (ns, style) = time::parse(text.as_bytes())?;
         let counted = !matches!(style, Some(time::Style::Calendar(_) | time::Style::Clf(_)))
             && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         (!counted || ns >= EPOCH_LEAST_NS).then_some((ns, style))
