@@ -64,7 +64,8 @@ impl Source {
 
     /// The code before the file's own tests.
     fn code_outside_tests(&self) -> impl Iterator<Item = (usize, &str)> {
-        let is_test_file = self.path.file_stem().is_some_and(|stem| stem == "tests");
+        let names = |path: &Path| path.file_stem().is_some_and(|stem| stem == "tests");
+        let is_test_file = names(&self.path) || self.path.parent().is_some_and(names);
         self.code().take_while(move |(_, line)| !is_test_file && line.trim() != "#[cfg(test)]")
     }
 

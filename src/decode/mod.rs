@@ -12,13 +12,7 @@ use crate::pipeline::Pipelines;
 use crate::record::Tenant;
 
 mod columns;
-#[cfg(test)]
-mod doc_tests;
-#[cfg(test)]
-mod format_tests;
 mod forms;
-#[cfg(test)]
-mod fuzz_tests;
 mod heads;
 mod json;
 pub mod jsonline;

@@ -11,13 +11,17 @@ use crate::record::batch::{conform, unified_schema, unified_schema_of};
 use crate::record::shape::{render_lines, render_lines_bytes};
 use crate::record::{column, overflow, time};
 
+mod docs;
+mod formats;
+mod fuzz;
+
 /// 2026-06-01T00:00:00Z
-pub(super) const NOW: i64 = 1_780_272_000_000_000_000;
+const NOW: i64 = 1_780_272_000_000_000_000;
 /// 2026-01-01T12:00:00Z
-pub(super) const NOON: i64 = 1_767_268_800_000_000_000;
+const NOON: i64 = 1_767_268_800_000_000_000;
 
 /// The value as text, times as RFC 3339; `None` for a null and for a column that is not there.
-pub(super) fn value(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
+fn value(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
     let array: &ArrayRef = batch.column_by_name(name)?;
     if array.is_null(row) {
         return None;
@@ -38,7 +42,7 @@ pub(super) fn value(batch: &RecordBatch, name: &str, row: usize) -> Option<Strin
 }
 
 /// All values of a row but the hidden ones, as `name=value`, in the order of the columns.
-pub(super) fn row(batch: &RecordBatch, row: usize) -> String {
+fn row(batch: &RecordBatch, row: usize) -> String {
     let names: Vec<String> = batch.schema_ref().fields().iter().map(|field| field.name().clone()).collect();
     let shown = names.iter().filter(|name| !column::HIDDEN.contains(&name.as_str()));
     shown
@@ -66,7 +70,7 @@ fn text(body: &[u8]) -> Decoded {
 
 /// The row that one line becomes; checks that it is given back, alone and when its form is known already.
 #[track_caller]
-pub(super) fn parsed(line: &str) -> String {
+fn parsed(line: &str) -> String {
     let twice = text(format!("{line}\n{line}").as_bytes());
     assert_eq!(row(&twice.batch, 0), row(&twice.batch, 1), "the form was learnt wrong: {line}");
     let lines = render_lines(&twice.batch).unwrap();
@@ -75,7 +79,7 @@ pub(super) fn parsed(line: &str) -> String {
 }
 
 /// Whether the line is given back by its shape, and not kept beside its values.
-pub(super) fn has_shape(line: &str) -> bool {
+fn has_shape(line: &str) -> bool {
     value(&text(line.as_bytes()).batch, column::RAW, 0).is_none()
 }
 
@@ -265,7 +269,7 @@ fn bytes_that_are_not_utf_8() {
 }
 
 /// Protobuf as Loki's clients write it.
-pub(super) mod wire {
+mod wire {
     pub fn bytes(tag: u8, payload: &[u8]) -> Vec<u8> {
         let mut out = vec![tag << 3 | 2];
         out.extend(varint(payload.len() as u64));

@@ -1,12 +1,12 @@
 //! The examples of docs/parsing.md are true: each `toml` block is a config, and the `text` block after it says what becomes
 //! of lines with the label `app="web"`.
 
-use super::tests::{NOW, row};
-use super::{Options, jsonline};
+use super::{NOW, row};
+use crate::decode::{Options, jsonline};
 use crate::pipeline::Pipelines;
 use crate::pipeline::settings::{Pipeline, Stage};
 
-const DOCS: &str = include_str!("../../docs/parsing.md");
+const DOCS: &str = include_str!("../../../docs/parsing.md");
 const NOW_TEXT: &str = "timestamp=2026-06-01T00:00:00Z | ";
 
 #[derive(serde::Deserialize)]

@@ -1,7 +1,7 @@
 //! What becomes of the lines that well-known programs write, without any configuration.
 
-use super::tests::{NOON, NOW, has_shape, parsed, row, value};
-use super::{Options, jsonline, loki};
+use super::{NOON, NOW, has_shape, parsed, row, value};
+use crate::decode::{Options, jsonline, loki};
 use crate::pipeline::Pipelines;
 use crate::record::shape::render_lines;
 use crate::record::{Tenant, column};

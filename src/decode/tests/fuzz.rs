@@ -3,8 +3,8 @@
 
 use arrow::array::Array;
 
-use super::tests::{NOON, NOW, wire};
-use super::{Decoded, Options, jsonline, loki, otlp};
+use super::{NOON, NOW, wire};
+use crate::decode::{Decoded, Options, jsonline, loki, otlp};
 use crate::record::shape::render_lines_bytes;
 
 /// Damaged bodies of each decoder; a few seconds without optimisation.
