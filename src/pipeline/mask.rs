@@ -81,7 +81,7 @@ fn is_card(text: &str) -> bool {
             (_, twice) => twice / 10 + twice % 10,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 #[cfg(test)]

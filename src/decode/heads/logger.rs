@@ -219,7 +219,7 @@ impl Cursor<'_> {
         rest.first() == Some(&b'[') || name_length(rest).is_some()
     }
 
-    /// `com.example.App - `, `quiver::wal: `
+    /// `com.example.App - `, `shop::wal: `
     fn named(&mut self, found: &mut Found) -> bool {
         let Some((length, end)) = name_length(self.rest()) else { return false };
         if found.logger {

@@ -258,8 +258,8 @@ fn text_loggers() {
         ("2026-01-01T12:00:00Z INF starting n=1", format!("{noon} | level=info | message=starting n=1 | level_original=INF")),
         // Rust: tracing, env_logger
         (
-            "2026-01-01T12:00:00.000000Z  WARN quiver::wal: slow fsync ms=31",
-            format!("{noon} | level=warn | message=slow fsync ms=31 | level_original=WARN | logger=quiver::wal"),
+            "2026-01-01T12:00:00.000000Z  WARN shop::wal: slow fsync ms=31",
+            format!("{noon} | level=warn | message=slow fsync ms=31 | level_original=WARN | logger=shop::wal"),
         ),
         (
             "[2026-01-01T12:00:00Z DEBUG app::net] hi",
