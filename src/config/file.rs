@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::settings::Pipeline;
+
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -15,6 +17,8 @@ pub struct File {
     pub memory_max: Share,
     /// `[[retention]]`
     pub retention: Vec<Retention>,
+    /// `[[pipeline]]`
+    pub pipeline: Vec<Pipeline>,
     /// `[server]`
     pub server: Server,
     /// `[ingest]`

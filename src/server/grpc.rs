@@ -123,7 +123,8 @@ impl LogsService for Logs {
             let mut lease = app.budget.lease();
             lease.grow(bytes)?;
             let now_ns = app.clock.now_ns();
-            let decode = move |app: &App| decode::otlp::logs_request(&message, &app.decode, now_ns);
+            let options = app.decode_options(&caller.tenant);
+            let decode = move |_: &App| decode::otlp::logs_request(&message, &options, now_ns);
             let decoded = app.offload(bytes, decode).await??;
             app.keep(&caller, "otlp_grpc", decoded, &mut lease).await
         };

@@ -83,10 +83,13 @@ impl App {
         lease: &mut Lease,
     ) -> Result<Kept, Error> {
         let kept = Kept { accepted: decoded.accepted(), rejected: decoded.rejected_count, reasons: decoded.rejected };
-        if kept.accepted > 0 {
-            // The batch, and its frame for the log.
-            lease.change_to(decoded.batch.get_array_memory_size().saturating_mul(3) / 2)?;
-            self.parts()?.store.append(&caller.tenant, decoded.batch).await?;
+        let others = decoded.others.iter().map(|(tenant, batch)| (tenant, batch));
+        let batches: Vec<_> = std::iter::once((&caller.tenant, &decoded.batch)).chain(others).collect();
+        // The batches, and their frames for the log.
+        let bytes: usize = batches.iter().map(|(_, batch)| batch.get_array_memory_size()).sum();
+        lease.change_to(bytes.saturating_mul(3) / 2)?;
+        for (tenant, batch) in batches.into_iter().filter(|(_, batch)| batch.num_rows() > 0) {
+            self.parts()?.store.append(tenant, batch.clone()).await?;
         }
         if kept.rejected > 0
             && let Some(left_out) = self.rejections.admit(self.clock.now_ns())
@@ -122,6 +125,8 @@ struct Received {
     body: Bytes,
     encoding: Encoding,
     lease: Lease,
+    /// How the caller's lines are decoded.
+    options: Arc<decode::Options>,
     /// Bytes after decompression.
     plain_bytes: usize,
 }
@@ -167,7 +172,8 @@ async fn take(
         let body = body::read(&parts.headers, body, &app.limits, &mut lease).await?;
         came.received_bytes = body.len();
         let now_ns = app.clock.now_ns();
-        let mut received = Received { headers: parts.headers, body, encoding, lease, plain_bytes: 0 };
+        let options = app.decode_options(&caller.tenant);
+        let mut received = Received { headers: parts.headers, body, encoding, lease, options, plain_bytes: 0 };
         let work_bytes = received.work_bytes();
         let decode = move |app: &App| {
             let decoded = decoder(&mut received, app, now_ns);
@@ -206,7 +212,7 @@ pub(super) async fn loki_push(
 
 fn loki_json(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::loki::push_json(&body, &app.decode, now_ns)?)
+    Ok(decode::loki::push_json(&body, &received.options, now_ns)?)
 }
 
 /// A protobuf push is a snappy block, with or without a `Content-Encoding: snappy`. Under another encoding there may be
@@ -227,7 +233,7 @@ fn loki_protobuf(received: &mut Received, app: &App, now_ns: i64) -> Result<Deco
         }
     };
     received.plain_bytes = body.len();
-    Ok(decode::loki::push_protobuf(&body, &app.decode, now_ns)?)
+    Ok(decode::loki::push_protobuf(&body, &received.options, now_ns)?)
 }
 
 /// `POST /v1/logs`: the answer is in the type of the request; rejected records are told as a partial success.
@@ -260,12 +266,12 @@ pub(super) async fn otlp_logs(
 
 fn otlp_json(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::otlp::logs_json(&body, &app.decode, now_ns)?)
+    Ok(decode::otlp::logs_json(&body, &received.options, now_ns)?)
 }
 
 fn otlp_protobuf(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::otlp::logs_protobuf(&body, &app.decode, now_ns)?)
+    Ok(decode::otlp::logs_protobuf(&body, &received.options, now_ns)?)
 }
 
 /// OTLP's answer; a full success has no `partial_success` (specification, "Full Success").
@@ -305,19 +311,19 @@ pub(super) async fn lines(
 
 fn json_lines(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::jsonline::lines(&body, &app.decode, now_ns)?)
+    Ok(decode::jsonline::lines(&body, &received.options, now_ns)?)
 }
 
 fn text_lines(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::jsonline::text(&body, &app.decode, now_ns)?)
+    Ok(decode::jsonline::text(&body, &received.options, now_ns)?)
 }
 
 fn any_lines(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     let decoder = if matches!(first, Some(b'{' | b'[')) { decode::jsonline::lines } else { decode::jsonline::text };
-    Ok(decoder(&body, &app.decode, now_ns)?)
+    Ok(decoder(&body, &received.options, now_ns)?)
 }
 
 /// The media type without its parameters; "" when there is none.

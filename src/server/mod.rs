@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::decode;
 use crate::memory::Ceiling;
+use crate::pipeline::Pipelines;
 use crate::query::{self, Engine};
 use crate::record::Tenant;
 use crate::storage::retention::Rules;
@@ -74,7 +75,8 @@ struct App {
     requests: Arc<Semaphore>,
     /// Decoding that may run at once: it is CPU work, so more than the processors only takes memory.
     decoders: Semaphore,
-    decode: decode::Options,
+    /// Without a tenant; see [`App::decode_options`].
+    decode: Arc<decode::Options>,
     sql_bytes_max: usize,
     slow_after: Duration,
     rejections: Sampler,
@@ -91,7 +93,8 @@ const READY: u8 = 1;
 const CLOSING: u8 = 2;
 
 impl App {
-    fn new(config: &Config, clock: Clock, ceiling: Arc<Ceiling>) -> App {
+    /// **Errors**: when a pipeline can't be.
+    fn new(config: &Config, clock: Clock, ceiling: Arc<Ceiling>) -> Result<App, Error> {
         let server = &config.server;
         let metrics = Metrics::default();
         let mut registry = Registry::default();
@@ -102,7 +105,7 @@ impl App {
             Load { requests: requests.clone(), requests_max: requests.available_permits(), budget: budget.clone() };
         registry.register_collector(Box::new(load));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        App {
+        Ok(App {
             clock,
             auth: Auth::new(&server.auth),
             limits: Limits {
@@ -114,7 +117,7 @@ impl App {
             budget,
             requests,
             decoders: Semaphore::new(processors * 2),
-            decode: decode_options(&config.ingest),
+            decode: Arc::new(decode_options(config)?),
             sql_bytes_max: config.query.sql_bytes_max,
             slow_after: config.query.slow_after,
             rejections: Sampler::default(),
@@ -123,6 +126,14 @@ impl App {
             phase: AtomicU8::new(STARTING),
             parts: OnceLock::new(),
             deletion_wanted: Notify::new(),
+        })
+    }
+
+    /// How a tenant's lines are decoded.
+    fn decode_options(&self, tenant: &Tenant) -> Arc<decode::Options> {
+        match self.decode.pipelines {
+            None => self.decode.clone(),
+            Some(_) => Arc::new(decode::Options { tenant: Some(tenant.clone()), ..(*self.decode).clone() }),
         }
     }
 
@@ -200,7 +211,7 @@ impl Server {
         let unbound = |source| Error::Internal(format!("a listener has no address: {source}"));
         let http = http_listener.local_addr().map_err(unbound)?;
         let grpc = grpc_listener.local_addr().map_err(unbound)?;
-        let app = Arc::new(App::new(&config, clock, Ceiling::new(config.memory_max, allocated)));
+        let app = Arc::new(App::new(&config, clock, Ceiling::new(config.memory_max, allocated))?);
         if app.auth.is_open() && !(http.ip().is_loopback() && grpc.ip().is_loopback()) {
             warn!(
                 "everybody who reaches {http} or {grpc} may read and write: [server.auth] has neither tokens nor users"
@@ -259,9 +270,10 @@ async fn listen(flag: &'static str, address: &str) -> Result<TcpListener, Error>
     bound.map_err(|source| Error::Bind { flag, address: address.to_owned(), source })
 }
 
-/// Checks what `config` takes as text: the rules of retention.
+/// Checks what `config` takes as text: the rules of retention, and pipelines.
 pub fn check(config: &Config) -> Result<(), Error> {
-    storage_options(config).map(drop)
+    storage_options(config)?;
+    decode_options(config).map(drop)
 }
 
 fn storage_options(config: &Config) -> Result<storage::Options, Error> {
@@ -317,8 +329,13 @@ fn query_options(settings: &config::Query, ceiling: Arc<Ceiling>) -> query::Opti
     }
 }
 
-fn decode_options(settings: &config::Ingest) -> decode::Options {
-    decode::Options {
+/// How lines are decoded, of no tenant in particular. **Errors**: when a pipeline can't be.
+pub fn decode_options(config: &Config) -> Result<decode::Options, Error> {
+    let settings = &config.ingest;
+    let pipelines = Pipelines::compile(&config.pipeline).map_err(|error| Error::Invalid(error.to_string()))?;
+    Ok(decode::Options {
+        pipelines: (!pipelines.is_empty()).then(|| Arc::new(pipelines)),
+        tenant: None,
         line_bytes_max: settings.line_bytes_max,
         fields_per_line_max: settings.fields_per_line_max,
         field_name_bytes_max: settings.field_name_bytes_max,
@@ -333,7 +350,7 @@ fn decode_options(settings: &config::Ingest) -> decode::Options {
         message_names: settings.message_names.clone(),
         trace_id_names: settings.trace_id_names.clone(),
         span_id_names: settings.span_id_names.clone(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -353,7 +370,7 @@ mod tests {
 
     #[test]
     fn the_documented_names_are_the_decoders() {
-        let (ours, theirs) = (decode_options(&config().ingest), decode::Options::default());
+        let (ours, theirs) = (decode_options(&config()).unwrap(), decode::Options::default());
         assert_eq!(ours.timestamp_names, theirs.timestamp_names);
         assert_eq!(ours.level_names, theirs.level_names);
         assert_eq!(ours.service_names, theirs.service_names);

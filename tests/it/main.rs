@@ -14,6 +14,7 @@ mod kills;
 mod lifecycle;
 mod memory;
 mod object_store;
+mod parsing;
 mod quiver;
 mod recovery;
 mod segments;
