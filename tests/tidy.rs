@@ -28,7 +28,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("grafana_plugin_sdk", &[]),
     ("opentelemetry_proto", &["decode", "server"]),
     ("axum", &["server"]),
-    ("tikv_jemalloc_ctl", &[]),
+    ("tikv_jemalloc_ctl", &["main"]),
     ("tonic", &["server", "client"]),
     ("reqwest", &["client"]),
     ("arrow_flight", &["server", "client"]),
