@@ -192,6 +192,16 @@ impl Client {
         answered.map_err(|_| self.no_answer(timeout))?
     }
 
+    /// Has the store read and plan a statement, and not run it. **Errors**: what it says against it.
+    pub async fn plan(&self, sql: &str, options: &Options) -> Result<(), Error> {
+        let timeout = options.timeout.unwrap_or(self.settings.timeout).min(self.settings.timeout);
+        let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None }.as_any();
+        let metadata = self.metadata(options, timeout);
+        let mut flight = FlightServiceClient::new(self.channel.clone());
+        let planned = tokio::time::timeout(timeout, self.flight_info(&mut flight, &command, &metadata)).await;
+        planned.map_err(|_| self.no_answer(timeout))?.map(drop)
+    }
+
     fn no_answer(&self, timeout: Duration) -> Error {
         if self.answered.load(Ordering::Relaxed) {
             return Error::Deadline(timeout);
