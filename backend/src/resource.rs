@@ -29,8 +29,7 @@ const VALUES_MAX: u64 = 10_000;
 pub async fn call(client: &Arc<Client>, target: &str, body: &[u8], caller: &Caller) -> Result<Value, Error> {
     let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
     let parameters: HashMap<String, String> = form_urlencoded::parse(parameters.as_bytes()).into_owned().collect();
-    let options =
-        Options { source: caller.source.clone(), authorization: caller.authorization.clone(), ..Options::default() };
+    let options = caller.options();
     match path.trim_matches('/') {
         "fields" => fields(client, &options).await,
         "fields/values" => values(client, &parameters, options).await,

@@ -3,18 +3,8 @@
  * Invariant: changing the mode loses nothing; SQL the builder has no parts for is replaced only when one says so.
  */
 import { css } from '@emotion/css';
-import { CoreApp, GrafanaTheme2, LoadingState, QueryEditorProps } from '@grafana/data';
-import {
-  Alert,
-  Button,
-  ComboboxOption,
-  ConfirmModal,
-  InlineField,
-  InlineSwitch,
-  RadioButtonGroup,
-  Stack,
-  useStyles2,
-} from '@grafana/ui';
+import { CoreApp, LoadingState, QueryEditorProps } from '@grafana/data';
+import { Alert, Button, ComboboxOption, ConfirmModal, InlineField, RadioButtonGroup, Stack, Switch } from '@grafana/ui';
 import { KeyboardEvent, ReactNode, useId, useMemo, useState } from 'react';
 
 import { BuilderEditor } from './BuilderEditor';
@@ -291,19 +281,20 @@ function Header({ children }: { children: ReactNode }) {
 }
 
 function ExplainSwitch({ value, onChange }: { value: boolean; onChange: (value: boolean) => void }) {
-  const styles = useStyles2(getStyles);
   const id = useId();
   return (
-    <label className={styles.explain} htmlFor={id}>
-      Explain
-      <InlineSwitch
+    <Stack direction="row" gap={1} alignItems="center">
+      {/* Not InlineSwitch: its label has an aria-label, which labels must not. */}
+      <label htmlFor={id} className={small}>
+        Explain
+      </label>
+      <Switch
         id={id}
         data-testid="quiver-explain"
-        transparent
         value={value}
         onChange={(event) => onChange(event.currentTarget.checked)}
       />
-    </label>
+    </Stack>
   );
 }
 
@@ -320,12 +311,12 @@ function TenantField(props: { datasource: QuiverDatasource; tenant?: string; onC
         label="Tenant"
         testId="quiver-tenant-of-query"
         minWidth={14}
-        value={props.tenant ?? ''}
+        value={props.tenant ?? own}
         options={[
-          { value: '', label: own, description: "the data source's own" },
+          { value: own, label: own, description: "the data source's own" },
           ...tenants.filter((name) => name !== own).map((name) => ({ value: name, label: name })),
         ]}
-        onChange={(tenant) => props.onChange(tenant || undefined)}
+        onChange={(tenant) => props.onChange(tenant === own ? undefined : tenant)}
       />
     </InlineField>
   );
@@ -364,17 +355,5 @@ export function useSources(datasource: QuiverDatasource, range: Props['range']):
 }
 
 const flush = css({ margin: 0 });
+const small = css({ margin: 0, fontSize: 12, cursor: 'pointer' });
 const spacer = css({ flexGrow: 1 });
-
-function getStyles(theme: GrafanaTheme2) {
-  return {
-    explain: css({
-      display: 'flex',
-      alignItems: 'center',
-      margin: 0,
-      fontSize: theme.typography.bodySmall.fontSize,
-      color: theme.colors.text.secondary,
-      cursor: 'pointer',
-    }),
-  };
-}

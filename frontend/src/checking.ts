@@ -7,7 +7,7 @@ import { TimeRange } from '@grafana/data';
 import { useEffect, useMemo, useState } from 'react';
 
 import type { QuiverDatasource } from './datasource';
-import { QueryModel } from './model';
+import { isCompleteFilter, QueryModel } from './model';
 import { Check, Edit, Estimate } from './types';
 import { interpolateWithPlaces } from './variables';
 
@@ -35,9 +35,14 @@ export function useCheck(
     let isOld = false;
     const timer = setTimeout(async () => {
       const screen = { range, intervalMs };
+      // A row that is still being written is not yet part of the query.
+      const asked = {
+        ...model,
+        builder: { ...model.builder, filters: model.builder.filters.filter(isCompleteFilter) },
+      };
       // Where there is no answer nothing is shown: the query itself tells what fails.
-      const sized = datasource.store.estimate(model, screen).catch(() => undefined);
-      const check = await checkQuery(datasource, model, screen).catch(() => NOTHING);
+      const sized = datasource.store.estimate(asked, screen).catch(() => undefined);
+      const check = await checkQuery(datasource, asked, screen).catch(() => NOTHING);
       const size = await sized;
       if (!isOld) {
         setAnswer({ key, check });
@@ -81,13 +86,13 @@ export function edited(text: string, edits: Edit[]): string {
   return [...edits].reverse().reduce((rest, edit) => rest.slice(0, edit.from) + edit.text + rest.slice(edit.to), text);
 }
 
-/** "about 1.2 million lines, 340 MB". */
+/** "Reads at most about 1.2M lines, 340 MB". */
 export function sizeText({ lines, bytes }: Estimate): string {
   const number = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
   if (lines === 0) {
-    return 'no lines in this time range';
+    return 'No lines to read in this time range';
   }
-  return `${lines < 10_000 ? lines.toLocaleString('en') : `about ${number.format(lines)}`} lines, ${bytesText(bytes)}`;
+  return `Reads at most ${lines < 10_000 ? lines.toLocaleString('en') : `about ${number.format(lines)}`} lines, ${bytesText(bytes)}`;
 }
 
 function bytesText(bytes: number): string {

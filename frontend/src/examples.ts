@@ -26,7 +26,7 @@ export const EXAMPLES: Array<{ title: string; examples: Example[] }> = [
       {
         title: 'A word in the message',
         text: 'contains is exact and uses the index; matches takes a regular expression.',
-        query: builder({ search: [{ op: 'contains', text: 'timeout' }] }),
+        query: builder({ search: [{ op: 'contains', text: 'declined' }] }),
       },
       {
         title: 'Lines that belong to a trace',

@@ -1,7 +1,7 @@
 /**
  * The page that stands in for Grafana's: the real libraries, shared with the plugin through SystemJS as Grafana shares
  * them, and around the plugin's components no more than what they need. Its calls go to the bridge (tests/host).
- * The address says what is shown: ?show=query|config|variable|help|annotations&theme=dark|light&query={…}
+ * The address says what is shown: ?show=query|config|variable|help&theme=dark|light&app=explore&query={…}
  */
 import * as emotionCss from '@emotion/css';
 import * as emotionReact from '@emotion/react';
@@ -147,11 +147,15 @@ function Result({ data }: { data?: grafanaData.PanelData }) {
     error && h(grafanaUi.Alert, { title: error.message ?? error.data?.message ?? 'failed', severity: 'error' }),
     data.series.slice(0, 3).map((frame, key) => h('div', { key },
       h('div', { className: 'head' }, `${frame.name ?? frame.refId}: ${frame.length} rows · ${frame.meta?.type ?? 'untyped'}`),
-      h('div', { style: { overflow: 'hidden' } },
-        h(grafanaUi.Table, {
-          width: 1100, height: 200,
-          data: grafanaData.applyFieldOverrides({ data: [frame], fieldConfig: { defaults: {}, overrides: [] }, replaceVariables: (text) => text, theme: theme() })[0],
-        })))));
+      h(Rows, { frame }))));
+}
+
+function Rows({ frame }: { frame: grafanaData.DataFrame }) {
+  const rows = Array.from({ length: Math.min(5, frame.length) }, (_, row) => row);
+  const text = (value: unknown) => (typeof value === 'object' ? JSON.stringify(value) : String(value)).slice(0, 80);
+  return h('table', { style: { fontSize: 12 } }, h('tbody', null, rows.map((row) =>
+    h('tr', { key: row }, frame.fields.slice(0, 4).map((field) =>
+      h('td', { key: field.name, style: { paddingRight: 16 } }, text(field.values[row])))))));
 }
 
 function ConfigPage({ plugin }: any) {
@@ -205,6 +209,7 @@ async function start() {
   const settings = { id: 1, uid: 'quiver', name: 'Quiver', type: meta.id, meta, jsonData: { tenants: ['team-a', 'team-b'] }, readOnly: false, access: 'proxy' };
   const datasource = new (plugin.DataSourceClass as any)(settings);
   datasource.components = plugin.components;
+  Object.assign(window, { datasource });
   const { colors, typography } = theme();
   const style = document.createElement('style');
   style.textContent = `

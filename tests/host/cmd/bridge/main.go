@@ -4,7 +4,7 @@
 //	bridge --quiver BIN --plugin BIN --files DIR
 //
 // It is not Grafana: one data source, no login, no dashboards. It prints its address once it serves, and ends, with
-// all it started, when its standard input is closed.
+// all it started, when its standard input is closed or it is told to.
 package main
 
 import (
@@ -17,8 +17,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
@@ -49,7 +51,7 @@ func main() {
 }
 
 func run(quiver, plugin, files string) (err error) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	work, err := os.MkdirTemp("", "quiver-bridge-")
 	if err != nil {
@@ -82,9 +84,8 @@ func run(quiver, plugin, files string) (err error) {
 	go func() { served <- server.Serve(listener) }()
 	fmt.Printf("http://%s %s\n", listener.Addr(), running.GRPC)
 	// The one who started it holds the other end.
-	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
-		return err
-	}
+	go func() { _, _ = io.Copy(io.Discard, os.Stdin); cancel() }()
+	<-ctx.Done()
 	return errors.Join(server.Close(), ended(<-served))
 }
 
