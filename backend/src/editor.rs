@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use serde_json::{Value, json};
 
 use crate::client::{self, Client, Options};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::model::{Builder, Editor, Filter, Op, Query, SearchOp};
 use crate::query::{Ask, context};
 use crate::sql::check::{Hint, Problem};
@@ -67,25 +67,31 @@ impl Asked {
 
     /// What is wrong, what would be better, and what it does. **Shape**: `{"problems": [{"from", "to", "message",
     /// "instead"}], "hints": [{"message", "label"?, "edits"?: [{"from", "to", "text"}], "builder"?}], "explanation":
-    /// [text]}`; the places count UTF-16 units, as browsers do.
+    /// [text], "readsAllTimes": bool}`; the places count UTF-16 units, as browsers do.
     pub async fn check(&self, client: &Client, options: &Options) -> Result<Value, Error> {
-        let explanation = explain::explain(&self.query, &self.context);
-        let (problems, hints) = match self.query.editor {
-            Editor::Builder => (Vec::new(), self.builder_hints(client, options).await),
-            Editor::Sql if self.query.sql.trim().is_empty() => (Vec::new(), Vec::new()),
-            Editor::Sql => match check::read(&self.query.sql, &self.context) {
-                Err(problem) => (vec![self.place(&problem)], Vec::new()),
-                Ok(read) => match client.plan(read.sql(), options).await {
-                    Err(client::Error::Invalid(words)) => {
-                        (vec![self.place(&read.located(&words))], self.hints(read.hints()))
-                    }
-                    // A store that does not answer says so when the query runs; it is no fault of the text.
-                    Err(error) if error.kind() == Kind::Invalid => return Err(error.into()),
-                    Ok(()) | Err(_) => (Vec::new(), self.hints(read.hints())),
-                },
-            },
-        };
-        Ok(json!({"problems": problems, "hints": hints, "explanation": explanation}))
+        let mut answer = json!({
+            "problems": [], "hints": [], "readsAllTimes": false,
+            "explanation": explain::explain(&self.query, &self.context),
+        });
+        if self.query.editor == Editor::Builder {
+            answer["hints"] = self.builder_hints(client, options).await.into();
+            return Ok(answer);
+        }
+        if self.query.sql.trim().is_empty() {
+            return Ok(answer);
+        }
+        match check::read(&self.query.sql, &self.context) {
+            Err(problem) => answer["problems"] = json!([self.place(&problem)]),
+            Ok(read) => {
+                answer["hints"] = self.hints(read.hints()).into();
+                answer["readsAllTimes"] = read.reads_all_times().into();
+                // A store that does not answer says so when the query runs; it is no fault of the text.
+                if let Err(client::Error::Invalid(words)) = client.plan(read.sql(), options).await {
+                    answer["problems"] = json!([self.place(&read.located(&words))]);
+                }
+            }
+        }
+        Ok(answer)
     }
 
     fn place(&self, problem: &Problem) -> Value {

@@ -59,7 +59,7 @@ export function Findings({ checked, isExplained, onEdit, onHint }: Props) {
           ))}
         </ol>
       )}
-      {estimate && (
+      {estimate && !checked.readsAllTimes && (
         <div data-testid="quiver-estimate" className={isBig ? styles.big : styles.note}>
           {isBig && <Icon name="exclamation-triangle" size="sm" />} {sizeText(estimate)}
           {isBig && '. A shorter range, or a filter on level or service, reads less.'}

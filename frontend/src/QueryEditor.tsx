@@ -36,12 +36,18 @@ const FORMATS: Array<ComboboxOption<Format>> = [
 
 const EXPLAIN_KEY = 'quiver-logs-datasource.explain';
 
-/** What stands in the way of changing the mode, and the two ways on. */
+/** What stands in the way of changing the mode, and the ways on; each is a change of the query. */
 interface Question {
   title: string;
   body: string;
-  stay: { label: string; patch: Partial<QueryModel> };
-  go: { label: string; patch: Partial<QueryModel> };
+  go: Way;
+  other?: Way;
+  stay: string;
+}
+
+interface Way {
+  label: string;
+  patch: Partial<QueryModel>;
 }
 
 export function QueryEditor({ query, datasource, range, data, app, onChange, onRunQuery }: Props) {
@@ -199,27 +205,31 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
           onHint={follow}
         />
       </Stack>
-      {question && (
-        <ConfirmModal
-          isOpen
-          title={question.title}
-          body={question.body}
-          confirmText={question.stay.label}
-          confirmVariant="primary"
-          confirmButtonVariant="primary"
-          alternativeText={question.go.label}
-          onConfirm={() => {
-            change(question.stay.patch);
-            setQuestion(undefined);
-          }}
-          onAlternative={() => {
-            change(question.go.patch);
-            setQuestion(undefined);
-          }}
-          onDismiss={() => setQuestion(undefined)}
-        />
-      )}
+      {question && <Ask question={question} onTake={change} onEnd={() => setQuestion(undefined)} />}
     </div>
+  );
+}
+
+function Ask(props: { question: Question; onTake: (patch: Partial<QueryModel>) => void; onEnd: () => void }) {
+  const { question, onTake, onEnd } = props;
+  const take = (way: Way) => () => {
+    onTake(way.patch);
+    onEnd();
+  };
+  return (
+    <ConfirmModal
+      isOpen
+      title={question.title}
+      body={question.body}
+      confirmText={question.go.label}
+      confirmVariant="primary"
+      confirmButtonVariant="primary"
+      alternativeText={question.other?.label}
+      dismissText={question.stay}
+      onConfirm={take(question.go)}
+      onAlternative={question.other && take(question.other)}
+      onDismiss={onEnd}
+    />
   );
 }
 
@@ -246,8 +256,9 @@ async function toSql(
   return {
     title: 'There is SQL text already',
     body: 'You can keep it, or take the SQL of the builder in its place.',
-    stay: { label: 'Keep my SQL', patch: { editor: 'sql' } },
-    go: { label: "Use the builder's SQL", patch: { editor: 'sql', sql } },
+    go: { label: 'Keep my SQL', patch: { editor: 'sql' } },
+    other: { label: "Use the builder's SQL", patch: { editor: 'sql', sql } },
+    stay: 'Cancel',
   };
 }
 
@@ -263,7 +274,7 @@ async function toBuilder(datasource: QuiverDatasource, model: QueryModel): Promi
   return {
     title: 'The builder cannot show this query',
     body: `${sentence(known.reason)} Your SQL is kept either way.`,
-    stay: { label: 'Stay with SQL', patch: { sql: model.sql } },
+    stay: 'Stay with SQL',
     go: { label: 'Open the builder as it was', patch: { editor: 'builder', sql: model.sql } },
   };
 }

@@ -20,7 +20,7 @@ it('sends the text with its variables in place, and turns the places back', asyn
         { from, to: from + 3, message: 'no field', instead: [] },
         { from: value, to: value + 3, message: 'in the variable', instead: [] },
       ];
-      return of({ data: { problems, hints: [], explanation: [] } });
+      return of({ data: { problems, hints: [], explanation: [], readsAllTimes: false } });
     },
   } as unknown as BackendSrv);
   const settings = { uid: 'quiver', jsonData: {}, meta: {} } as DataSourceInstanceSettings<QuiverOptions>;

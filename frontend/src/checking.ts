@@ -12,7 +12,7 @@ import { Check, Edit, Estimate } from './types';
 import { interpolateWithPlaces } from './variables';
 
 const PAUSE_MS = 350;
-const NOTHING: Check = { problems: [], hints: [], explanation: [] };
+const NOTHING: Check = { problems: [], hints: [], explanation: [], readsAllTimes: false };
 
 export interface Checked extends Check {
   estimate?: Estimate;

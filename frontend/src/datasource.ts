@@ -7,7 +7,6 @@ import {
   AdHocVariableFilter,
   CoreApp,
   DataFrame,
-  DataQuery,
   DataQueryRequest,
   DataQueryResponse,
   DataSourceApi,
@@ -31,6 +30,7 @@ import {
   ToggleFilterAction,
 } from '@grafana/data';
 import { DataSourceWithBackend, getGrafanaLiveSrv, getTemplateSrv } from '@grafana/runtime';
+import { DataQuery } from '@grafana/schema';
 import { lastValueFrom, map, Observable, tap } from 'rxjs';
 
 import { describe } from './describe';

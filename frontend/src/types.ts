@@ -108,6 +108,8 @@ export interface Check {
   hints: Hint[];
   /** What the query does, a step a line. */
   explanation: string[];
+  /** SQL without a condition on the time: the range on the screen bounds nothing. */
+  readsAllTimes: boolean;
 }
 
 /** How much a time range holds. */

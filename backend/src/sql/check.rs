@@ -98,12 +98,23 @@ impl Read {
         }
     }
 
-    /// What would be better.
-    pub fn hints(&self) -> Vec<Hint> {
+    /// Whether it reads lines whatever their time.
+    pub fn reads_all_times(&self) -> bool {
+        let found = self.found();
+        found.reads_logs && !found.filters_time
+    }
+
+    fn found(&self) -> Found {
         let mut found = Found::default();
         // The visitor never breaks off.
         let _: ControlFlow<()> = self.query.visit(&mut found);
-        let time = (found.reads_logs && !found.filters_time).then(|| Hint {
+        found
+    }
+
+    /// What would be better.
+    pub fn hints(&self) -> Vec<Hint> {
+        let found = self.found();
+        let time = self.reads_all_times().then(|| Hint {
             message: "no condition on timestamp: the query reads everything the store has, whatever the time range \
                       on the screen"
                 .to_owned(),
