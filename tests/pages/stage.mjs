@@ -38,7 +38,10 @@ export class Stage {
     });
     const [address, grpc] = line.split(' ');
     const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'] });
-    return Object.assign(new Stage(), { bridge, address, grpc, browser });
+    // One context for all pages: the libraries are large, and then read from its cache.
+    const context = await browser.newContext({ viewport: { width: 1366, height: 900 } });
+    await context.addInitScript(() => localStorage.clear());
+    return Object.assign(new Stage(), { bridge, address, grpc, browser, context });
   }
 
   async close() {
@@ -50,9 +53,9 @@ export class Stage {
 
   /** Opens the page with what is to be shown, and waits for the plugin. */
   async show(name, { show = 'query', theme = 'dark', app = 'explore', query, options } = {}) {
-    const context = await this.browser.newContext({ viewport: { width: 1366, height: 900 } });
-    const page = await context.newPage();
+    const page = await this.context.newPage();
     page.setDefaultTimeout(15_000);
+    page.setDefaultNavigationTimeout(45_000);
     const errors = [];
     page.on('pageerror', (error) => errors.push(error.message));
     page.on('console', (message) => {
@@ -131,7 +134,7 @@ export class Scene {
   /** Takes the last picture, and sees that nothing failed. */
   async end() {
     await this.shoot();
-    await this.page.context().close();
+    await this.page.close();
     assert.deepEqual(this.errors, []);
   }
 }
