@@ -69,6 +69,7 @@ impl Asked {
     /// "instead"}], "hints": [{"message", "label"?, "edits"?: [{"from", "to", "text"}], "builder"?}], "explanation":
     /// [text], "readsAllTimes": bool}`; the places count UTF-16 units, as browsers do.
     pub async fn check(&self, client: &Client, options: &Options) -> Result<Value, Error> {
+        let options = &self.options(client, options)?;
         let mut answer = json!({
             "problems": [], "hints": [], "readsAllTimes": false,
             "explanation": explain::explain(&self.query, &self.context),
@@ -92,6 +93,11 @@ impl Asked {
             }
         }
         Ok(answer)
+    }
+
+    /// The store is asked as the query itself will ask it.
+    fn options(&self, client: &Client, options: &Options) -> Result<Options, Error> {
+        Ok(Options { tenant: client.settings().tenant_of(&self.query)?, ..options.clone() })
     }
 
     fn place(&self, problem: &Problem) -> Value {
@@ -128,6 +134,7 @@ impl Asked {
     /// How much the range holds, for the builder's filters on level and service, which the store counts without reading:
     /// `{"lines", "bytes"}`; bytes are those of the lines as received, by the newest of them.
     pub async fn estimate(&self, client: &Client, options: &Options) -> Result<Value, Error> {
+        let options = &self.options(client, options)?;
         let counted = ["level", "service"];
         let said = match self.query.editor {
             Editor::Builder => Some(self.query.builder.clone()),

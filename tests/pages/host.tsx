@@ -87,7 +87,7 @@ function provide() {
   grafanaRuntime.setBackendSrv({ fetch: fetchFromBridge } as unknown as grafanaRuntime.BackendSrv);
   grafanaRuntime.setDataSourceSrv({
     getList: () => [JAEGER],
-    getInstanceSettings: (ref: unknown) => (ref === 'jaeger' ? JAEGER : undefined),
+    getInstanceSettings: (ref: unknown) => (!ref || ref === 'jaeger' ? JAEGER : undefined),
   } as unknown as grafanaRuntime.DataSourceSrv);
   const variables: TestVariable[] = [
     { name: 'service', value: ['payments-api', 'bff'], multi: true, includeAll: true },
