@@ -135,7 +135,7 @@ async fn each_query_fails_alone_with_its_status() {
 async fn an_alert_on_lines_is_told_what_to_do() {
     let plugin = Plugin::start(&[]).await;
     let headers = HashMap::from([("FromAlert".to_owned(), "true".to_owned())]);
-    let plugin_context = Some(context("http://127.0.0.1:1", "{}"));
+    let plugin_context = Some(context("http://127.0.0.1:1", "{}", &[]));
     let request = pluginv2::QueryDataRequest { plugin_context, headers, queries: vec![query("A", "{}")] };
     let answer = DataClient::new(plugin.channel.clone()).query_data(request).await.expect("an answer").into_inner();
     let response = &answer.responses["A"];
@@ -149,7 +149,7 @@ async fn resources_show_sql_without_a_store() {
     let mut client = ResourceClient::new(plugin.channel.clone());
     let mut call = async |path: &str, body: &str| {
         let request = pluginv2::CallResourceRequest {
-            plugin_context: Some(context("http://127.0.0.1:1", "{}")),
+            plugin_context: Some(context("http://127.0.0.1:1", "{}", &[])),
             path: path.to_owned(),
             method: "POST".to_owned(),
             url: path.to_owned(),
@@ -180,7 +180,7 @@ async fn resources_show_sql_without_a_store() {
 #[tokio::test]
 async fn a_panel_follows_its_query_by_the_channel_in_its_frame() {
     let plugin = Plugin::start(&[]).await;
-    let plugin_context = Some(context("http://127.0.0.1:1", "{}"));
+    let plugin_context = Some(context("http://127.0.0.1:1", "{}", &[]));
     let tail = vec![query("A", r#"{"purpose":"tail"}"#)];
     let request = pluginv2::QueryDataRequest { plugin_context, headers: HashMap::new(), queries: tail };
     let answer = DataClient::new(plugin.channel.clone()).query_data(request).await.expect("an answer").into_inner();
@@ -190,7 +190,7 @@ async fn a_panel_follows_its_query_by_the_channel_in_its_frame() {
 
     let mut streams = StreamClient::new(plugin.channel.clone());
     let mut subscribe = async |path: &str, data: &str| {
-        let plugin_context = Some(context("http://127.0.0.1:1", "{}"));
+        let plugin_context = Some(context("http://127.0.0.1:1", "{}", &[]));
         let (path, data) = (path.to_owned(), data.to_owned().into_bytes().into());
         let request = pluginv2::SubscribeStreamRequest { plugin_context, path, data };
         streams.subscribe_stream(request).await.map(|answer| answer.into_inner().status())
