@@ -201,6 +201,7 @@ impl Settings {
         let tenant = (!tenant.is_empty())
             .then(|| HeaderValue::from_str(tenant).map_err(|_| Error::BadHeader("X-Scope-OrgID".to_owned())))
             .transpose()?;
+        let proxy = parse_proxy(&form, raw)?;
         let timeout = form.timeout_seconds.filter(|seconds| *seconds > 0.0);
         let timeout = timeout.map_or(TIMEOUT_DEFAULT, |seconds| Duration::from_secs_f64(seconds.min(1e6)));
         let limit = form.default_limit.filter(|limit| *limit >= 1.0).map_or(LIMIT_DEFAULT, |limit| limit as u64);
@@ -214,7 +215,7 @@ impl Settings {
             traces: form.traces,
             forward_oauth: form.oauth_pass_thru,
             tenants: form.tenants.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
-            proxy: parse_proxy(&form, raw)?,
+            proxy,
             url,
         })
     }
