@@ -22,7 +22,7 @@ jest.mock('@grafana/ui', () => ({
 }));
 
 // Whether an element is hidden costs jsdom most of a second to tell; nothing here is hidden.
-configure({ defaultHidden: true });
+configure({ defaultHidden: true, asyncUtilTimeout: 15_000 });
 const userEvent = user.setup({ delay: null });
 
 const SETTINGS = {

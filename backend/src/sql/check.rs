@@ -328,7 +328,7 @@ mod tests {
         for (sql, at, expect) in [
             ("SELECT * FORM logs WHERE $__timeFilter(timestamp)", "FORM", "Expected: end of statement, found: FORM"),
             ("SELECT * FROM logs WHERE", "WHERE", "Expected: an expression, found: the end of the query"),
-            ("SELECT 'it FROM logs", "'it", "Unterminated string literal"),
+            ("SELECT 'it FROM logs", "'", "Unterminated string literal"),
             (
                 "SELECT *\nFROM logs\nWHERE $__timeFiltr(timestamp)",
                 "$__timeFiltr",
