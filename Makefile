@@ -14,7 +14,7 @@ PLUGIN := dist/gpx_quiver_logs_$(shell go env GOOS)_$(shell go env GOARCH)
 PYTHON := .venv/bin/python
 NPM := npm --no-audit --no-fund --loglevel=error
 
-.PHONY: help demo test bench build dist lint test-rust test-frontend test-host test-bench test-torture test-demo torture soak clients clean
+.PHONY: help demo test bench build dist lint test-rust test-frontend test-host test-pages test-bench test-torture test-demo torture soak clients clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ help: ## what there is
 demo: build dist ## build, run the store with a small workload, and show what panels show (ONCE=1: then end)
 	cd tests/host && go run ./cmd/demo --quiver $(abspath $(QUIVER)) --plugin $(abspath $(PLUGIN)) --provisioning ../../provisioning $(if $(ONCE),--once)
 
-test: lint test-rust test-frontend test-host test-bench test-torture test-demo ## everything that CI runs
+test: lint test-rust test-frontend test-host test-pages test-bench test-torture test-demo ## everything that CI runs
 
 bench: build tests/bench/.venv/.installed ## measure against DuckDB, 3,000,000 records (BENCH="--days 10", "--cold", …)
 	cd tests/bench && go run . --quiver $(abspath $(QUIVER)) --work $(abspath $(TARGET_DIR))/bench $(BENCH)
@@ -43,6 +43,12 @@ test-frontend: frontend/node_modules/.installed ## type check, lint and unit tes
 
 test-host: build dist ## the plugin started and read as Grafana does
 	cd tests/host && QUIVER_BIN=$(abspath $(QUIVER)) QUIVER_PLUGIN_BIN=$(abspath $(PLUGIN)) go test ./...
+
+test-pages: build dist tests/pages/node_modules/.installed ## the built plugin in headless Chromium; pictures in tests/pages/screenshots
+	command -v chromium > /dev/null || (apt-get update && apt-get install -y --no-install-recommends chromium)
+	cd tests/host && go build -o $(abspath $(TARGET_DIR))/bridge ./cmd/bridge
+	cd tests/pages && QUIVER_DIST=../../dist QUIVER_BRIDGE=$(abspath $(TARGET_DIR))/bridge QUIVER_BIN=$(abspath $(QUIVER)) \
+	  QUIVER_PLUGIN_BIN=$(abspath $(PLUGIN)) CHROMIUM=$$(command -v chromium) $(NPM) test
 
 test-torture: build ## durability, short: kills, power cuts, failing and full disks, damage (QUIVER_SEED repeats a run)
 	cd tests/torture && QUIVER_BIN=$(abspath $(QUIVER)) go test -count=1
@@ -84,10 +90,14 @@ tests/clients/node/node_modules/.installed: tests/clients/node/package-lock.json
 	cd tests/clients/node && $(NPM) ci
 	touch $@
 
+tests/pages/node_modules/.installed: tests/pages/package-lock.json frontend/node_modules/.installed
+	cd tests/pages && $(NPM) ci
+	touch $@
+
 tests/bench/.venv/.installed: tests/bench/requirements.txt
 	python3 -m venv tests/bench/.venv || (apt-get update && apt-get install -y python3 python3-venv && python3 -m venv tests/bench/.venv)
 	tests/bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 clean: ## remove what was built
-	rm -rf $(TARGET_DIR) dist .venv tests/bench/.venv frontend/node_modules tests/clients/node/node_modules
+	rm -rf $(TARGET_DIR) dist .venv tests/bench/.venv frontend/node_modules tests/clients/node/node_modules tests/pages/node_modules

@@ -237,6 +237,9 @@ pub struct Query {
     /// Widens the time range both ways, such as `1h`; empty: not at all.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub widen: String,
+    /// Whose logs, where the data source lets a query say so; empty: the data source's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tenant: String,
 }
 
 impl Query {
@@ -259,6 +262,7 @@ impl Query {
                 direction: normalize_direction(&cursor["direction"]),
             }),
             widen: text(&model["widen"]),
+            tenant: text(&model["tenant"]),
         }
     }
 }

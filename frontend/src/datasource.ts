@@ -9,6 +9,7 @@ import {
   DataFrame,
   DataQueryRequest,
   DataQueryResponse,
+  DataSourceApi,
   DataSourceGetDrilldownsApplicabilityOptions,
   DataSourceGetTagKeysOptions,
   DataSourceGetTagValuesOptions,
@@ -29,10 +30,12 @@ import {
   ToggleFilterAction,
 } from '@grafana/data';
 import { DataSourceWithBackend, getGrafanaLiveSrv, getTemplateSrv } from '@grafana/runtime';
+import { DataQuery } from '@grafana/schema';
 import { lastValueFrom, map, Observable, tap } from 'rxjs';
 
 import { describe } from './describe';
 import { addFilter, addSearch, fromAdHocFilters, hasFilter, toggleFilter, withAdHocFilters } from './filters';
+import { importQueries } from './importing';
 import { contextQuery, newestFirst } from './logContext';
 import { Builder, Cursor, normalize } from './model';
 import { PageMemory } from './paging';
@@ -71,6 +74,11 @@ export class QuiverDatasource
     const counts = app === CoreApp.UnifiedAlerting || app === CoreApp.CloudAlerting;
     const aggregate = counts ? { function: 'count' as const, field: '', quantile: 0.95 } : null;
     return { version, editor, builder: { ...builder, aggregate }, format };
+  }
+
+  /** Not importFromAbstractQueries: those carry labels only, and Grafana would ask for them first. */
+  importQueries(queries: DataQuery[], origin: DataSourceApi<DataQuery>): Promise<QuiverQuery[]> {
+    return importQueries(queries, origin);
   }
 
   filterQuery(query: QuiverQuery): boolean {

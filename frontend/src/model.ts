@@ -94,6 +94,8 @@ export interface QueryModel {
   cursor?: Cursor;
   /** Widens the time range both ways, such as `1h`. */
   widen?: string;
+  /** Whose logs, where the data source lets a query say so. */
+  tenant?: string;
 }
 
 /** A model as it may arrive: from a panel, a link, a correlation or a hand-written file. */
@@ -136,6 +138,9 @@ export function normalize(model: unknown): QueryModel {
   }
   if (text(raw.widen) !== '') {
     normalized.widen = text(raw.widen);
+  }
+  if (text(raw.tenant) !== '') {
+    normalized.tenant = text(raw.tenant);
   }
   return normalized;
 }

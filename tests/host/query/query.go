@@ -23,6 +23,7 @@ type Model struct {
 	Purpose string   `json:"purpose,omitempty"`
 	Cursor  *Cursor  `json:"cursor,omitempty"`
 	Widen   string   `json:"widen,omitempty"`
+	Tenant  string   `json:"tenant,omitempty"`
 }
 
 // Builder is a query put together by clicking.
