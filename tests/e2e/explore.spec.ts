@@ -1,6 +1,6 @@
 /** Explore: lines with what Grafana asks for beside them (volume, sample), their trace, and scrolling on. */
 import { expect, test } from '@grafana/plugin-e2e';
-import { Page } from '@playwright/test';
+import { Locator, Page } from '@playwright/test';
 
 import { explore, linesOf, newService, push, pushHalfHour, sql, traceOf } from './quiver';
 
@@ -29,7 +29,8 @@ test.describe('explore', () => {
     const service = newService();
     await pushHalfHour(service);
     await explore(page, linesOf(service, { aggregate: { function: 'count', field: '' } }));
-    await page.getByRole('button', { name: 'Logs sample' }).click();
+    // The first of that name is the outline's.
+    await page.getByRole('button', { name: 'Logs sample' }).last().click();
     await expect(page.getByText('request 0 answered')).toBeVisible();
   });
 
@@ -49,23 +50,38 @@ test.describe('explore', () => {
     const count = 250;
     await push(service, Array.from({ length: count }, (_, n) => ({ at, level: 'info', message: `same instant ${n}` })));
     await explore(page, linesOf(service, { limit: 100 }));
-    const seen = await scrollThrough(page, count);
-    expect([...seen].sort((a, b) => a - b)).toEqual(Array.from({ length: count }, (_, n) => n));
+    const rows = page.getByTestId('logRows');
+    await expect(rows.getByText(/same instant \d+/).first()).toBeVisible();
+    await rows.hover();
+    await wheelUntil(page, 600, page.getByText('End of the selected time range'));
+    // Each was loaded once, and all of them are in the list: on the way back they are all seen.
+    await expect(page.getByText(`${count} lines displayed`)).toBeVisible();
+    const seen = new Set<number>();
+    await expect(async () => {
+      for (const text of await rows.getByText(/same instant \d+/).allInnerTexts()) {
+        seen.add(Number(/same instant (\d+)/.exec(text)?.[1]));
+      }
+      await page.mouse.wheel(0, -300);
+      expect(seen.size).toBe(count);
+    }).toPass({ timeout: 60_000, intervals: [100] });
+  });
+
+  test('live tail shows lines as they come', async ({ page }) => {
+    const service = newService();
+    await pushHalfHour(service, 3);
+    await explore(page, linesOf(service));
+    await page.getByRole('button', { name: 'Start live stream' }).click();
+    await expect(async () => {
+      await push(service, [{ at: Date.now(), level: 'info', message: 'a line of now' }]);
+      await expect(page.getByText('a line of now').first()).toBeVisible({ timeout: 1000 });
+    }).toPass({ timeout: 30_000 });
   });
 });
 
-/** Scrolls the lines until as many were seen as there are. */
-async function scrollThrough(page: Page, count: number): Promise<Set<number>> {
-  const seen = new Set<number>();
-  const rows = page.getByTestId('logRows');
-  await expect(rows.getByText(/same instant \d+/).first()).toBeVisible();
-  await rows.hover();
+/** Turns the wheel where the mouse is until something is to be seen. */
+async function wheelUntil(page: Page, pixels: number, wanted: Locator): Promise<void> {
   await expect(async () => {
-    for (const text of await rows.getByText(/same instant \d+/).allInnerTexts()) {
-      seen.add(Number(/same instant (\d+)/.exec(text)?.[1]));
-    }
-    await page.mouse.wheel(0, 400);
-    expect(seen.size).toBe(count);
-  }).toPass({ timeout: 60_000, intervals: [200] });
-  return seen;
+    await page.mouse.wheel(0, pixels);
+    await expect(wanted).toBeVisible({ timeout: 200 });
+  }).toPass({ timeout: 60_000, intervals: [100] });
 }
