@@ -70,7 +70,7 @@ test.describe('explore', () => {
     const service = newService();
     await pushHalfHour(service, 3);
     await explore(page, linesOf(service));
-    await page.getByRole('button', { name: 'Start live stream' }).click();
+    await page.getByRole('button', { name: 'Live', exact: true }).click();
     await expect(async () => {
       await push(service, [{ at: Date.now(), level: 'info', message: 'a line of now' }]);
       await expect(page.getByText('a line of now').first()).toBeVisible({ timeout: 1000 });

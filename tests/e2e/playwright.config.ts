@@ -20,8 +20,8 @@ export default defineConfig<PluginOptions>({
   outputDir: 'results',
   // One Grafana, one store, one small machine.
   workers: 1,
-  timeout: 90_000,
-  expect: { timeout: 20_000 },
+  timeout: 150_000,
+  expect: { timeout: 30_000 },
   reporter: [['list']],
   use: {
     baseURL,

@@ -1,7 +1,7 @@
 /** The builder and the SQL editor, in a panel. */
 import { expect, test } from '@grafana/plugin-e2e';
 
-import { choose, chooseService, DATASOURCE, newService, pushHalfHour } from './quiver';
+import { choose, chooseService, DATASOURCE, newService, pushHalfHour, writeSql } from './quiver';
 
 test.describe('query editor', () => {
   test('the builder counts lines by level', async ({ panelEditPage, page }) => {
@@ -25,7 +25,7 @@ test.describe('query editor', () => {
     await panelEditPage.setVisualization('Table');
     await chooseService(page, service);
     await page.getByRole('radio', { name: 'SQL' }).check({ force: true });
-    await expect(page.getByTestId('quiver-sql-editor')).toContainText(service);
+    await expect(page.getByTestId('quiver-sql-editor').locator('.view-lines')).toContainText(service);
     await expect(panelEditPage.refreshPanel()).toBeOK();
     await expect(panelEditPage.panel.data.first()).toBeVisible();
   });
@@ -33,9 +33,7 @@ test.describe('query editor', () => {
   test('SQL that is wrong says where', async ({ panelEditPage, page }) => {
     await panelEditPage.datasource.set(DATASOURCE.name);
     await page.getByRole('radio', { name: 'SQL' }).check({ force: true });
-    await page.getByTestId('quiver-sql-editor').click();
-    await page.keyboard.press('ControlOrMeta+A');
-    await page.keyboard.insertText('SELECT no_such_field FROM logs WHERE $__timeFilter(timestamp)');
+    await writeSql(page, 'SELECT no_such_field FROM logs WHERE $__timeFilter(timestamp)');
     await expect(panelEditPage.refreshPanel()).not.toBeOK();
     await expect(panelEditPage.panel.getErrorIcon()).toBeVisible();
   });

@@ -100,3 +100,11 @@ export async function chooseService(scope: Page | Locator, service: string): Pro
   await choose(scope, 'Field of filter 1', 'service');
   await choose(scope, 'Value of filter 1', service);
 }
+
+/** Puts a text into the SQL editor, once Grafana has loaded it, in place of what is there. */
+export async function writeSql(page: Page, text: string): Promise<void> {
+  const editor = page.getByTestId('quiver-sql-editor');
+  await editor.locator('.view-lines').click();
+  await page.keyboard.press('ControlOrMeta+A');
+  await page.keyboard.insertText(text);
+}
