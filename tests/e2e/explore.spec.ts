@@ -22,7 +22,9 @@ test.describe('explore', () => {
     const text = `SELECT timestamp, level, message FROM logs WHERE $__timeFilter(timestamp) AND service = '${service}'`;
     await explore(page, sql(text, 'logs'));
     await expect(page.getByTestId('logRows').getByText('request 0 answered')).toBeVisible();
-    await expect(page.getByTestId('data-testid panel content').first().getByText('error', { exact: true })).toBeVisible();
+    await expect(
+      page.getByTestId('data-testid panel content').first().getByText('error', { exact: true })
+    ).toBeVisible();
   });
 
   test('shows a sample of the lines behind a metric', async ({ page }) => {
@@ -48,7 +50,10 @@ test.describe('explore', () => {
     const service = newService();
     const at = Date.now() - 60_000;
     const count = 250;
-    await push(service, Array.from({ length: count }, (_, n) => ({ at, level: 'info', message: `same instant ${n}` })));
+    await push(
+      service,
+      Array.from({ length: count }, (_, n) => ({ at, level: 'info', message: `same instant ${n}` }))
+    );
     await explore(page, linesOf(service, { limit: 100 }));
     const rows = page.getByTestId('logRows');
     await expect(rows.getByText(/same instant \d+/).first()).toBeVisible();

@@ -24,7 +24,7 @@ test.describe('query editor', () => {
     await panelEditPage.timeRange.set({ from: 'now-1h', to: 'now' });
     await panelEditPage.setVisualization('Table');
     await chooseService(page, service);
-    await page.getByRole('radio', { name: 'SQL' }).check({ force: true });
+    await page.getByRole('radio', { name: 'SQL' }).click({ force: true });
     await expect(page.getByTestId('quiver-sql-editor').locator('.view-lines')).toContainText(service);
     await expect(panelEditPage.refreshPanel()).toBeOK();
     await expect(panelEditPage.panel.data.first()).toBeVisible();
@@ -32,7 +32,7 @@ test.describe('query editor', () => {
 
   test('SQL that is wrong says where', async ({ panelEditPage, page }) => {
     await panelEditPage.datasource.set(DATASOURCE.name);
-    await page.getByRole('radio', { name: 'SQL' }).check({ force: true });
+    await page.getByRole('radio', { name: 'SQL' }).click({ force: true });
     await writeSql(page, 'SELECT no_such_field FROM logs WHERE $__timeFilter(timestamp)');
     await expect(panelEditPage.refreshPanel()).not.toBeOK();
     await expect(panelEditPage.panel.getErrorIcon()).toBeVisible();
