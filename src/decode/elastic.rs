@@ -247,6 +247,8 @@ fn read_action(line: &[u8]) -> Result<(Action, Target<'_>), String> {
 
 /// Adds a document; tells why when it is no JSON object, or too long.
 fn push_document(document: &[u8], index: &str, records: &mut Records<'_>, place: usize) -> Result<Outcome, Error> {
+    // What was told of an action before is not this document's.
+    records.take_reason();
     records.reset_outer(Mark::default());
     if !index.is_empty() {
         records.outer(|outer, naming| outer.push_field(INDEX, Cell::Text(index), naming));

@@ -145,10 +145,10 @@ fn push_at(name: &str, value: &str, depth: usize, outer: &mut Outer, naming: &mu
     }
 }
 
-/// Sets the level that a word or number of the protocol's own says; one that says none is a field.
+/// Sets the level of lines that say none themselves, by a word of the protocol's own; one that is no level is a field.
 pub(super) fn push_level(name: &str, text: &str, level: Option<Level>, outer: &mut Outer, naming: &mut Naming<'_>) {
     if let Some(level) = level {
-        outer.set_level(level);
+        outer.set_level_hint(level);
     }
     if level.is_none_or(|level| level.as_str() != text) {
         outer.push_field(name, Cell::Text(text), naming);

@@ -72,7 +72,7 @@ fn push_member(member: &Member<'_>, line: &str, outer: &mut Outer, naming: &mut 
             };
             // A number of syslog's says no more than the level.
             match (level, text.parse::<i64>()) {
-                (Some(level), Ok(_)) => outer.set_level(level),
+                (Some(level), Ok(_)) => outer.set_level_hint(level),
                 _ => envelope::push_level("level_original", &text, level, outer, naming),
             }
         }
@@ -109,7 +109,7 @@ mod tests {
             // Docker's gelf driver.
             (
                 r#"{"version":"1.1","host":"box","short_message":"{\"level\":\"warn\",\"msg\":\"slow\",\"n\":5}","timestamp":1767268800.123,"level":6,"_container_name":"web-1","_tag":"ab"}"#,
-                "timestamp=2026-01-01T12:00:00.123Z | level=info | service=web-1 | message=slow | host=box | tag=ab | n=5",
+                "timestamp=2026-01-01T12:00:00.123Z | level=warn | service=web-1 | message=slow | host=box | tag=ab | n=5",
             ),
             (r#"{"short_message":"m","level":"WARNING","_service":"s","_level":3}"#, "s"),
         ] {

@@ -111,7 +111,7 @@ fn push_entry(entry: &Entry<'_>, records: &mut Records<'_>, place: usize, now_ns
                 "PRIORITY" => {
                     let text = String::from_utf8_lossy(value);
                     match text.parse().ok().and_then(Level::from_syslog) {
-                        Some(level) => outer.set_level(level),
+                        Some(level) => outer.set_level_hint(level),
                         None => outer.push_field("priority", Cell::Text(&text), naming),
                     }
                 }

@@ -400,7 +400,7 @@ impl<'o> Records<'o> {
         if let Some(id) = self.outer.span_id().filter(|_| !has_span_id) {
             columns.push(slot::SPAN_ID, Cell::Text(id));
         }
-        if let Some(level) = self.outer.level().or(self.row.level) {
+        if let Some(level) = self.outer.level().or(self.row.level).or(self.outer.level_hint()) {
             columns.push(slot::LEVEL, Cell::Text(level.as_str()));
         }
         if !self.outer.overflow().is_empty() || !self.row.overflow.is_empty() {

@@ -6,8 +6,10 @@
 //! [`IDS_MAX`] are remembered.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 use twox_hash::XxHash64;
 
@@ -48,6 +50,7 @@ impl BatchId {
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
     tenants: Mutex<HashMap<Tenant, Known>>,
+    claims: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +58,8 @@ struct Known {
     kept: HashSet<BatchId>,
     /// With the number of the first record of their append, the oldest in front.
     order: VecDeque<(u64, BatchId)>,
-    claimed: HashSet<BatchId>,
+    /// By the number of the claim.
+    claimed: HashMap<BatchId, u64>,
 }
 
 impl Known {
@@ -105,23 +109,29 @@ impl Repeats {
 pub struct Claim {
     repeats: Arc<Repeats>,
     tenant: Tenant,
+    number: u64,
     ids: Vec<BatchId>,
 }
 
 impl Claim {
     pub(super) fn new(repeats: Arc<Repeats>, tenant: Tenant) -> Claim {
-        Claim { repeats, tenant, ids: Vec::new() }
+        let number = repeats.claims.fetch_add(1, Ordering::Relaxed);
+        Claim { repeats, tenant, number, ids: Vec::new() }
     }
 
     /// Claims an id unless it is taken; one that came twice with the same append is kept already.
     pub fn add(&mut self, id: BatchId) -> Seen {
         let mut tenants = self.repeats.lock();
         let known = tenants.entry(self.tenant.clone()).or_default();
-        if known.kept.contains(&id) || self.ids.contains(&id) {
+        if known.kept.contains(&id) {
             return Seen::Kept;
         }
-        if !known.claimed.insert(id) {
-            return Seen::BeingKept;
+        match known.claimed.entry(id) {
+            Entry::Occupied(holder) if *holder.get() == self.number => return Seen::Kept,
+            Entry::Occupied(_) => return Seen::BeingKept,
+            Entry::Vacant(free) => {
+                free.insert(self.number);
+            }
         }
         self.ids.push(id);
         Seen::New
@@ -154,7 +164,9 @@ impl Drop for Claim {
             return;
         }
         if let Some(known) = self.repeats.lock().get_mut(&self.tenant) {
-            known.claimed.retain(|id| !self.ids.contains(id));
+            for id in &self.ids {
+                known.claimed.remove(id);
+            }
         }
     }
 }
