@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::fs::File;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -62,11 +63,15 @@ impl Report {
         self.damage.push((path.into(), reason.into()));
     }
 
-    fn check_segment(&mut self, file: &Path, shown: &str, segment: &Segment) {
+    fn count(&mut self, segment: &Segment) {
         self.segments += 1;
         self.records += segment.records;
         self.bytes += segment.bytes;
-        if let Err(reason) = inspect::check_segment(file, segment) {
+    }
+
+    fn check_segment(&mut self, file: &Path, shown: &str, segment: &Segment) {
+        self.count(segment);
+        if let Err(reason) = check_file(file, segment).unwrap_or_else(|| Err("it is not there".to_owned())) {
             self.damaged(shown, reason);
         }
     }
@@ -123,31 +128,77 @@ async fn verify_data_dir(data_dir: &Path) -> Result<Report, Error> {
     let catalog = CatalogCopy::of(data_dir).await?;
     report.check_catalog(&catalog, &paths::catalog_file(data_dir).display().to_string()).await?;
     let progress = Progress::new("verify", catalog.segments.iter().map(|segment| segment.bytes).sum());
-    let root = paths::segments_dir(data_dir);
-    let mut missing = Vec::new();
-    let elsewhere = cache::elsewhere(data_dir)?;
-    let room = TempDir::with_prefix("quiver-verify-").map_err(file_error("create", &std::env::temp_dir()))?;
+    let looking = Looking::at(data_dir)?;
+    let mut suspects = Vec::new();
     for segment in &catalog.segments {
-        let (file, fetched) = (root.join(&segment.path), room.path().join("segment"));
-        match &elsewhere {
-            _ if file.exists() => report.check_segment(&file, &file.display().to_string(), segment),
-            None => missing.push(segment),
-            Some(elsewhere) => match elsewhere.fetch(&cache::object_of(segment), &fetched).await {
-                Ok(_) => report.check_segment(&fetched, &cache::object_of(segment), segment),
-                Err(remote::Error::NotFound { .. }) => missing.push(segment),
-                Err(error) => return Err(error.into()),
-            },
+        match looking.look(segment).await? {
+            Ok(()) => report.count(segment),
+            Err(_) => suspects.push(segment.id),
         }
         progress.done(segment.bytes);
     }
-    if !missing.is_empty() {
-        // A running store may have replaced or expired them since.
+    if !suspects.is_empty() {
+        // A running store may have merged, expired or evicted them while they were looked at.
         let now = CatalogCopy::of(data_dir).await?;
-        for segment in missing.into_iter().filter(|segment| now.segments.iter().any(|live| live.id == segment.id)) {
-            report.damaged(root.join(&segment.path).display().to_string(), "it is not there");
+        for segment in now.segments.iter().filter(|segment| suspects.contains(&segment.id)) {
+            report.count(segment);
+            if let Err(wrong) = looking.look(segment).await? {
+                report.damaged(wrong.place, wrong.reason);
+            }
         }
     }
     Ok(report)
+}
+
+/// Reads a segment's file; `None` when there is none.
+fn check_file(file: &Path, segment: &Segment) -> Option<Result<(), String>> {
+    match File::open(file) {
+        Ok(opened) => Some(inspect::check_segment(opened, segment)),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => Some(Err(format!("it can't be opened: {error}"))),
+    }
+}
+
+/// What is wrong with a segment, and where that was seen.
+struct Wrong {
+    place: String,
+    reason: String,
+}
+
+/// A data directory whose segments are looked at, and the object store that has them besides.
+struct Looking {
+    root: PathBuf,
+    elsewhere: Option<Remote>,
+    room: TempDir,
+}
+
+impl Looking {
+    fn at(data_dir: &Path) -> Result<Looking, Error> {
+        let room = TempDir::with_prefix("quiver-verify-").map_err(file_error("create", &std::env::temp_dir()))?;
+        Ok(Looking { root: paths::segments_dir(data_dir), elsewhere: cache::elsewhere(data_dir)?, room })
+    }
+
+    /// Reads a segment where it is: here, or in the object store.
+    async fn look(&self, segment: &Segment) -> Result<Result<(), Wrong>, Error> {
+        let file = self.root.join(&segment.path);
+        let place = file.display().to_string();
+        match check_file(&file, segment) {
+            Some(Ok(())) => return Ok(Ok(())),
+            Some(Err(reason)) => return Ok(Err(Wrong { place, reason })),
+            None => {}
+        }
+        let absent = Wrong { place, reason: "it is not there".to_owned() };
+        let Some(elsewhere) = &self.elsewhere else { return Ok(Err(absent)) };
+        let (object, fetched) = (cache::object_of(segment), self.room.path().join("segment"));
+        match elsewhere.fetch(&object, &fetched).await {
+            Ok(_) => {
+                let checked = check_file(&fetched, segment).unwrap_or(Err(absent.reason));
+                Ok(checked.map_err(|reason| Wrong { place: object, reason }))
+            }
+            Err(remote::Error::NotFound { .. }) => Ok(Err(absent)),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 async fn verify_backup(source: &Remote, id: Option<&str>) -> Result<Report, Error> {
@@ -207,4 +258,47 @@ async fn fetch_checked(
         report.damaged(object, reason);
     }
     Ok(is_whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::record::{Tenant, batch};
+    use crate::storage::{Options, Store};
+
+    /// A store that runs evicts a file, and fetches it again, at any moment.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_was_just_evicted_is_no_damage() {
+        let dir = tempfile::tempdir().expect("there is room");
+        let data_dir = dir.path().join("data");
+        let place = dir.path().join("objects").display().to_string();
+        let object_store = Some(cache::Place { place, settings: remote::Settings::default() });
+        let store = Store::open(Options { object_store, ..Options::new(&data_dir) }, Clock::manual(0)).await.unwrap();
+        let tenant = Tenant::default_tenant();
+        store.append(&tenant, batch::tests::records(&[1, 2], &[])).await.unwrap();
+        store.flush().await.unwrap();
+        let file = store.segments_dir().join(&store.snapshot(&tenant).segments[0].path);
+        store.close().await.unwrap();
+        let (aside, stop) = (dir.path().join("aside"), AtomicBool::new(false));
+        let arguments = VerifyArguments { data_dir: Some(data_dir), from: None, backup: None };
+        let (runtime, stop) = (tokio::runtime::Handle::current(), &stop);
+        let texts: Vec<String> = tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        std::fs::rename(&file, &aside).unwrap();
+                        std::fs::rename(&aside, &file).unwrap();
+                    }
+                });
+                let verified = (0..100).map(|_| runtime.block_on(verify(&arguments)).unwrap());
+                let texts = verified.filter(|report| !report.is_whole()).map(|report| report.text()).collect();
+                stop.store(true, Ordering::Relaxed);
+                texts
+            })
+        });
+        assert!(texts.is_empty(), "{texts:?}");
+    }
 }

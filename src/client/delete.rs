@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::Error;
+use super::{Caller, Error};
 use crate::server::TENANT;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub struct Arguments {
     /// Only records before this time
     #[arg(long, value_name = "TIME", requires = "filter")]
     pub to: Option<String>,
-    /// Wait until the records are gone from all segments
+    /// Wait until the records are gone from all segments that can be read
     #[arg(long, requires = "filter")]
     pub wait: bool,
     /// List what was asked for, and how far it is
@@ -37,15 +37,9 @@ pub struct Arguments {
     /// The store's HTTP port
     #[arg(long, value_name = "URL", env = "QUIVER_HTTP_URL", default_value = "http://127.0.0.1:3100")]
     pub url: String,
-    /// Whose logs
-    #[arg(long, value_name = "TENANT", env = "QUIVER_TENANT")]
-    pub tenant: Option<String>,
-    /// Bearer token
-    #[arg(long, value_name = "TOKEN", env = "QUIVER_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
-    /// Name and password
-    #[arg(long, value_name = "NAME:PASSWORD", env = "QUIVER_USER", hide_env_values = true, conflicts_with = "token")]
-    pub user: Option<String>,
+    /// Who asks
+    #[command(flatten)]
+    pub caller: Caller,
 }
 
 /// Does what was asked for; the text is a JSON object per deletion.
@@ -110,13 +104,14 @@ impl Store<'_> {
     }
 
     fn with_caller(&self, mut request: RequestBuilder) -> RequestBuilder {
-        if let Some(tenant) = &self.arguments.tenant {
+        let Caller { tenant, token, user } = &self.arguments.caller;
+        if let Some(tenant) = tenant {
             request = request.header(TENANT, tenant);
         }
-        if let Some(token) = &self.arguments.token {
+        if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        if let Some((name, password)) = self.arguments.user.as_ref().and_then(|user| user.split_once(':')) {
+        if let Some((name, password)) = user.as_ref().and_then(|user| user.split_once(':')) {
             request = request.basic_auth(name, Some(password));
         }
         request

@@ -63,6 +63,20 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+/// Who asks: whose logs, and with which credentials.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Caller {
+    /// Whose logs
+    #[arg(long, value_name = "TENANT", env = "QUIVER_TENANT")]
+    pub tenant: Option<String>,
+    /// Bearer token
+    #[arg(long, value_name = "TOKEN", env = "QUIVER_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Name and password
+    #[arg(long, value_name = "NAME:PASSWORD", env = "QUIVER_USER", hide_env_values = true, conflicts_with = "token")]
+    pub user: Option<String>,
+}
+
 /// What `quiver sql` takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
@@ -86,15 +100,9 @@ pub struct Arguments {
     /// Give up after, e.g. 10s
     #[arg(long, value_name = "DURATION")]
     pub timeout: Option<String>,
-    /// Whose logs
-    #[arg(long, value_name = "TENANT", env = "QUIVER_TENANT")]
-    pub tenant: Option<String>,
-    /// Bearer token
-    #[arg(long, value_name = "TOKEN", env = "QUIVER_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
-    /// Name and password
-    #[arg(long, value_name = "NAME:PASSWORD", env = "QUIVER_USER", hide_env_values = true, conflicts_with = "token")]
-    pub user: Option<String>,
+    /// Who asks
+    #[command(flatten)]
+    pub caller: Caller,
     /// Tell on standard error what the query cost
     #[arg(long)]
     pub stats: bool,
@@ -204,11 +212,10 @@ fn metadata(arguments: &Arguments, now_ns: i64) -> Result<Vec<(&'static str, Str
         pairs.push(("quiver-timeout-ms", timeout.as_millis().to_string()));
     }
     pairs.extend(arguments.limit.map(|limit| ("quiver-row-limit", limit.to_string())));
-    pairs.extend(arguments.tenant.clone().map(|tenant| (crate::server::TENANT, tenant)));
-    pairs.extend(arguments.token.as_ref().map(|token| ("authorization", format!("Bearer {token}"))));
-    pairs.extend(
-        arguments.user.as_ref().map(|user| ("authorization", format!("Basic {}", BASE64_STANDARD.encode(user)))),
-    );
+    let Caller { tenant, token, user } = &arguments.caller;
+    pairs.extend(tenant.clone().map(|tenant| (crate::server::TENANT, tenant)));
+    pairs.extend(token.as_ref().map(|token| ("authorization", format!("Bearer {token}"))));
+    pairs.extend(user.as_ref().map(|user| ("authorization", format!("Basic {}", BASE64_STANDARD.encode(user)))));
     Ok(pairs)
 }
 
@@ -252,9 +259,7 @@ mod tests {
             to: None,
             limit: None,
             timeout: None,
-            tenant: None,
-            token: None,
-            user: None,
+            caller: Caller::default(),
             stats: false,
         }
     }
@@ -266,8 +271,7 @@ mod tests {
             to: Some("now".into()),
             limit: Some(5),
             timeout: Some("2s".into()),
-            tenant: Some("a".into()),
-            user: Some("u:p".into()),
+            caller: Caller { tenant: Some("a".into()), user: Some("u:p".into()), ..Caller::default() },
             ..arguments()
         };
         let pairs = metadata(&arguments, 1_767_225_600_000_000_000).unwrap();

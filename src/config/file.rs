@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::settings::Pipeline;
+
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -15,6 +17,8 @@ pub struct File {
     pub memory_max: Share,
     /// `[[retention]]`
     pub retention: Vec<Retention>,
+    /// `[[pipeline]]`
+    pub pipeline: Vec<Pipeline>,
     /// `[server]`
     pub server: Server,
     /// `[limits]`
@@ -146,6 +150,8 @@ pub struct Storage {
     pub buffer_bytes_max: Share,
     /// Footers and indexes of segments kept in memory.
     pub open_bytes_max: Share,
+    /// Pages of segments kept unpacked.
+    pub page_cache_bytes_max: Share,
     /// Columns of a segment.
     pub columns_max: usize,
     /// Field names known to a tenant.
@@ -213,6 +219,9 @@ pub struct Query {
     pub memory_bytes_max: Share,
     /// Rows of one answer.
     pub rows_max: usize,
+    /// Bytes that one query reads; 0: no limit.
+    #[serde(with = "size")]
+    pub scan_bytes_max: usize,
     /// Queries at once.
     pub concurrency_max: usize,
     /// Threads; 0: one per processor.

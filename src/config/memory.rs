@@ -20,7 +20,8 @@ const FLUSH_BYTES_MAX: usize = 64 * MIB;
 const IN_FLIGHT_BYTES_MAX: usize = 256 * MIB;
 const BODY_BYTES_MAX: usize = 32 * MIB;
 const DECOMPRESSED_BYTES_MAX: usize = 128 * MIB;
-const OPEN_BYTES_MAX: usize = 256 * MIB;
+const OPEN_BYTES_MAX: usize = 128 * MIB;
+const PAGE_CACHE_BYTES_MAX: usize = 128 * MIB;
 /// A buffer and its flush, which sorts a copy; so many times the size at which it is flushed.
 const BUFFER_PARTS: usize = 3;
 
@@ -46,7 +47,8 @@ pub(super) fn share_out(typed: &mut File, available: impl FnOnce() -> usize) -> 
     typed.ingest.batch_bytes_max.settle(in_flight / 3 * 2);
     let flush = storage.flush_bytes_max.settle(part(12, FLUSH_BYTES_MAX));
     storage.buffer_bytes_max.settle(part(12, FLUSH_BYTES_MAX).max(flush).saturating_mul(BUFFER_PARTS));
-    storage.open_bytes_max.settle(part(8, OPEN_BYTES_MAX));
+    storage.open_bytes_max.settle(part(16, OPEN_BYTES_MAX));
+    storage.page_cache_bytes_max.settle(part(16, PAGE_CACHE_BYTES_MAX));
     let left = rest.saturating_sub(beside_queries(typed));
     typed.query.memory_bytes_max.settle(part(4, usize::MAX).max(whole_mib(left / 2)));
     Ok(memory_max)
@@ -64,9 +66,10 @@ pub(super) fn check_sum(settled: &File, memory_max: usize) -> Result<(), Error> 
         ("storage.buffer_bytes_max", settled.storage.buffer_bytes_max.bytes()),
         ("storage.flush_bytes_max", settled.storage.flush_bytes_max.bytes()),
         ("storage.open_bytes_max", settled.storage.open_bytes_max.bytes()),
+        ("storage.page_cache_bytes_max", settled.storage.page_cache_bytes_max.bytes()),
         ("server.in_flight_bytes_max", settled.server.in_flight_bytes_max.bytes()),
     ];
-    let (name, bytes) = parts.into_iter().max_by_key(|(_, bytes)| *bytes).expect("there are five");
+    let (name, bytes) = parts.into_iter().max_by_key(|(_, bytes)| *bytes).expect("there are six");
     let (max, bytes, sum) = (size::print(memory_max), size::print(bytes), size::print(sum.next_multiple_of(MIB)));
     let message = format!("{max} has no room for {name} = {bytes} beside the other parts; together they need {sum}");
     Err(setting("memory_max", message))
@@ -80,6 +83,7 @@ fn beside_queries(settled: &File) -> usize {
         flush.saturating_mul(3) / 2,
         merge_bytes_max(flush),
         storage.open_bytes_max.bytes(),
+        storage.page_cache_bytes_max.bytes(),
         settled.server.in_flight_bytes_max.bytes(),
     ];
     parts.into_iter().fold(0, usize::saturating_add)

@@ -1,5 +1,5 @@
 //! Settings in two steps: typed ([`file`], what was written) → validated ([`Config`], what is in force).
-//! It knows no other module: `server` hands each part its share.
+//! It knows no other module but how pipelines are typed: `server` hands each part its share.
 //!
 //! Invariant: a [`Config`] was checked as a whole; no setting is read from anywhere else.
 
@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::{Table, Value};
+
+use crate::pipeline::settings::Pipeline;
 
 mod file;
 mod memory;
@@ -98,6 +100,8 @@ pub struct Config {
     pub storage: Storage,
     /// What is kept for how long; the matches are not read yet.
     pub retention: Vec<Retention>,
+    /// What is done to lines before they are decoded; not compiled yet.
+    pub pipeline: Vec<Pipeline>,
     /// Limits of queries; `threads` is at least 1.
     pub query: Query,
     /// Own logs.
@@ -134,6 +138,7 @@ impl Config {
         let file = File {
             memory_max: Share::Bytes(self.memory_max),
             retention: self.retention.clone(),
+            pipeline: self.pipeline.clone(),
             server,
             limits: self.limits.clone(),
             ingest: self.ingest.clone(),
@@ -339,8 +344,8 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         typed.query.threads = std::thread::available_parallelism().map_or(1, usize::from);
     }
     memory::check_sum(&typed, memory_max)?;
-    let File { retention, server, limits, ingest, storage, query, log, .. } = typed;
-    Ok(Config { memory_max, server, limits, ingest, storage, retention, query, log })
+    let File { retention, pipeline, server, limits, ingest, storage, query, log, .. } = typed;
+    Ok(Config { memory_max, server, limits, ingest, storage, retention, pipeline, query, log })
 }
 
 fn check_object_store(storage: &Storage) -> Result<(), Error> {

@@ -3,9 +3,13 @@
 //! Invariant: a record of a batch gives back the line it came from, byte for byte ([`crate::record::shape`]); a line
 //! that can't become a record is a [`Rejection`], and the good lines of the same request are kept.
 
+use std::sync::Arc;
+
 use arrow::record_batch::RecordBatch;
 
 use crate::error::Kind;
+use crate::pipeline::Pipelines;
+use crate::record::Tenant;
 
 mod columns;
 pub mod datadog;
@@ -14,6 +18,7 @@ mod envelope;
 pub mod firehose;
 mod forms;
 pub mod gelf;
+mod heads;
 pub mod journal;
 mod json;
 pub mod jsonline;
@@ -23,6 +28,7 @@ mod names;
 pub mod otlp;
 mod outer;
 mod pairs;
+mod partial;
 mod records;
 pub mod splunk;
 #[cfg(test)]
@@ -47,6 +53,10 @@ pub struct Options {
     /// How far after now a timestamp may lie; a later one becomes now, and stays in `timestamp_original`. Default 1 day.
     /// **Units**: nanoseconds.
     pub future_max_ns: i64,
+    /// What is done to lines before they are decoded; `None`: nothing.
+    pub pipelines: Option<Arc<Pipelines>>,
+    /// Whose request it is, for pipelines to see; records that they give to another tenant are told apart.
+    pub tenant: Option<Tenant>,
     /// Names that hold the time of a line, best first; compared without regard to ASCII case, as are the lists below.
     pub timestamp_names: Vec<String>,
     /// Names that hold the level.
@@ -74,6 +84,8 @@ impl Default for Options {
             batch_bytes_max: 512 << 20,
             rejections_max: 100,
             future_max_ns: 24 * 3_600 * 1_000_000_000,
+            pipelines: None,
+            tenant: None,
             timestamp_names: list(&[
                 "timestamp",
                 "@timestamp",
@@ -84,6 +96,7 @@ impl Default for Options {
                 "@t",
                 "eventtime",
                 "t",
+                "timeunixnano",
             ]),
             level_names: list(&[
                 "level",
@@ -98,7 +111,14 @@ impl Default for Options {
                 "@l",
                 "detected_level",
             ]),
-            service_names: list(&["service", "service.name", "service_name", "servicename"]),
+            service_names: list(&[
+                "service",
+                "service.name",
+                "service_name",
+                "servicename",
+                "resource.attributes.service.name",
+                "resource.service.name",
+            ]),
             service_hint_names: list(&[
                 "app",
                 "application",
@@ -109,7 +129,17 @@ impl Default for Options {
                 "container_name",
                 "job",
             ]),
-            message_names: list(&["message", "msg", "event", "log", "body", "@m", "short_message"]),
+            message_names: list(&[
+                "message",
+                "msg",
+                "event",
+                "log",
+                "body",
+                "@m",
+                "short_message",
+                "body.stringvalue",
+                "@mt",
+            ]),
             trace_id_names: list(&["trace_id", "traceid", "trace.id", "oteltraceid", "dd.trace_id", "@tr"]),
             span_id_names: list(&["span_id", "spanid", "span.id", "otelspanid", "dd.span_id", "@sp"]),
         }
@@ -121,6 +151,10 @@ impl Default for Options {
 pub struct Decoded {
     /// The accepted records, in the order they came; see [`crate::record::column`] for the columns.
     pub batch: RecordBatch,
+    /// Records that pipelines gave to other tenants.
+    pub others: Vec<(Tenant, RecordBatch)>,
+    /// How many lines pipelines dropped.
+    pub dropped: usize,
     /// Lines that were not accepted: the first [`Options::rejections_max`] of them.
     pub rejected: Vec<Rejection>,
     /// How many lines were not accepted, told in `rejected` or not.
@@ -132,7 +166,7 @@ pub struct Decoded {
 impl Decoded {
     /// How many records were accepted.
     pub fn accepted(&self) -> usize {
-        self.batch.num_rows()
+        self.batch.num_rows() + self.others.iter().map(|(_, batch)| batch.num_rows()).sum::<usize>()
     }
 }
 

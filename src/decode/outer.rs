@@ -5,7 +5,8 @@
 use super::Options;
 use super::columns::{Cell, Columns, Slot};
 use super::names::{Names, Role, in_overflow, is_reserved};
-use crate::record::{Level, overflow};
+use crate::pipeline::{Entry, Field, Value};
+use crate::record::{Level, column, overflow};
 
 /// What Loki puts after a name that is taken already.
 pub(super) const TAKEN_SUFFIX: &str = "_extracted";
@@ -263,6 +264,44 @@ impl Outer {
 
     pub fn overflow(&self) -> &str {
         &self.overflow
+    }
+
+    /// The fields as pipelines see them.
+    pub fn entry_fields(&self, columns: &Columns) -> Vec<Field> {
+        let field = |name: &str, value| Field { name: name.to_string(), value, of_line: false };
+        let plain = self.fields.iter().map(|(slot, value)| {
+            let value = match *value {
+                OuterValue::Text(start, end) => Value::Text(self.text[start as usize..end as usize].to_string()),
+                OuterValue::Integer(value) => Value::Integer(value),
+                OuterValue::Float(value) => Value::Float(value),
+                OuterValue::Boolean(value) => Value::Boolean(value),
+            };
+            field(columns.name(*slot), value)
+        });
+        let claims =
+            [(column::SERVICE, self.service), (column::TRACE_ID, self.trace_id), (column::SPAN_ID, self.span_id)];
+        let claimed = claims.into_iter().filter_map(|(name, claim)| {
+            let text = self.text_of(claim)?;
+            let own = claim.and_then(|claim| claim.own).map(|own| columns.name(own));
+            Some(field(own.filter(|own| !own.ends_with(TAKEN_SUFFIX)).unwrap_or(name), Value::Text(text.to_string())))
+        });
+        plain.chain(claimed).collect()
+    }
+
+    /// Takes over what pipelines left of an entry's fields.
+    pub fn fill(&mut self, entry: &Entry, overflow: String, naming: &mut Naming<'_>) {
+        self.overflow = overflow;
+        if let Some(level) = entry.level {
+            self.set_level(level);
+        }
+        for Field { name, value, .. } in entry.fields.iter().filter(|field| !field.of_line) {
+            match value {
+                Value::Text(text) => self.push(name, Cell::Text(text), naming),
+                Value::Integer(value) => self.push(name, Cell::Integer(*value, ""), naming),
+                Value::Float(value) => self.push(name, Cell::Float(*value, ""), naming),
+                Value::Boolean(value) => self.push(name, Cell::Boolean(*value), naming),
+            }
+        }
     }
 
     /// Writes the plain fields into the row that is being made.

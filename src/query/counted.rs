@@ -4,13 +4,15 @@
 //!
 //! **Invariant**: the answer is the same as from the records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringViewBuilder, TimestampNanosecondArray,
+    UInt32Array,
 };
+use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider, default_table_source::source_as_provider};
@@ -21,10 +23,10 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_aggregate::expr_fn::sum;
-use datafusion::logical_expr::TableScanBuilder;
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown};
+use datafusion::logical_expr::{TableScan, TableScanBuilder};
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions as physical;
@@ -33,6 +35,7 @@ use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::prelude::{col, lit};
 
+use super::extremes;
 use super::prune::Bounds;
 use super::table::LogsTable;
 use crate::record::column;
@@ -43,13 +46,13 @@ use crate::storage::index::{CELL_NS, Counts};
 const COUNT: &str = "_count";
 const NS_PER_DAY: i64 = 86_400_000_000_000;
 
-/// Puts counting questions to the counts.
+/// Puts counting questions to the counts, and those for extremes to catalog and footers.
 #[derive(Debug)]
-pub(super) struct AnswerFromCounts;
+pub(super) struct AnswerWithoutRecords;
 
-impl OptimizerRule for AnswerFromCounts {
+impl OptimizerRule for AnswerWithoutRecords {
     fn name(&self) -> &str {
-        "answer_from_counts"
+        "answer_without_records"
     }
 
     fn apply_order(&self) -> Option<ApplyOrder> {
@@ -62,22 +65,29 @@ impl OptimizerRule for AnswerFromCounts {
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let rewritten = match &plan {
-            LogicalPlan::Aggregate(aggregate) => counted(aggregate)?,
+            LogicalPlan::Aggregate(aggregate) => told(aggregate)?,
             _ => None,
         };
         Ok(rewritten.map_or_else(|| Transformed::no(plan), Transformed::yes))
     }
 }
 
-/// The aggregate over counts; `None` when they do not tell.
-fn counted(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
+/// The aggregate over something that is smaller than the records; `None` when there is nothing.
+fn told(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
     let LogicalPlan::TableScan(scan) = aggregate.input.as_ref() else { return Ok(None) };
     let provider = source_as_provider(&scan.source)?;
     let any: &dyn std::any::Any = provider.as_ref();
-    let Some(table) = any.downcast_ref::<LogsTable>() else { return Ok(None) };
+    let Some(table) = any.downcast_ref::<LogsTable>().filter(|_| scan.fetch.is_none()) else { return Ok(None) };
+    match counted(aggregate, scan, table)? {
+        None => extremes::told(aggregate, scan, table),
+        counted => Ok(counted),
+    }
+}
+
+/// The aggregate over counts; `None` when they do not tell.
+fn counted(aggregate: &Aggregate, scan: &TableScan, table: &LogsTable) -> Result<Option<LogicalPlan>> {
     let mut used = Used::default();
-    let fits = scan.fetch.is_none()
-        && aggregate.group_expr.iter().all(|expr| used.allows(expr))
+    let fits = aggregate.group_expr.iter().all(|expr| used.allows(expr))
         && aggregate
             .aggr_expr
             .iter()
@@ -225,16 +235,17 @@ fn interval_ns(interval: &ScalarValue) -> Option<i64> {
 
 /// Conditions taken apart: those on level and service, and a range of time.
 #[derive(Debug, Clone)]
-struct Filters {
+pub(super) struct Filters {
     /// As they came, for where records are read.
-    all: Vec<Expr>,
+    pub all: Vec<Expr>,
     on_keys: Vec<Expr>,
     /// First and last nanosecond.
-    time: (i64, i64),
+    pub time: (i64, i64),
 }
 
 impl Filters {
-    fn of(table: &LogsTable, filters: &[Expr]) -> Option<Filters> {
+    /// `None` when there are others, or an active deletion hides records.
+    pub fn of(table: &LogsTable, filters: &[Expr]) -> Option<Filters> {
         // A record that a deletion hides is counted still.
         if table.hides() || !table.is_stored(column::LEVEL) || !table.is_stored(column::SERVICE) {
             return None;
@@ -256,6 +267,11 @@ impl Filters {
         }
         let time = Bounds::of(&timed, table.range(), |_| true).timestamp;
         Some(Filters { all: filters, on_keys, time })
+    }
+
+    /// Whether they say nothing of level and service.
+    pub fn are_of_time(&self) -> bool {
+        self.on_keys.is_empty()
     }
 
     /// The whole minutes of the range: from the first to before the second. **Units**: minutes since the epoch.
@@ -340,8 +356,19 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// Counts added up: by bucket, level and service.
-type Sums = BTreeMap<(i64, Option<String>, Option<String>), i64>;
+/// Counts added up: by bucket, and by level and service, which are numbered as they come.
+#[derive(Default)]
+struct Sums {
+    keys: BTreeMap<(Option<String>, Option<String>), u32>,
+    counts: HashMap<(i64, u32), i64>,
+}
+
+impl Sums {
+    fn number(&mut self, level: Option<&str>, service: Option<&str>) -> u32 {
+        let next = self.keys.len() as u32;
+        *self.keys.entry((level.map(str::to_owned), service.map(str::to_owned))).or_insert(next)
+    }
+}
 
 impl CountsTable {
     /// Adds the counts of a segment's whole minutes.
@@ -366,13 +393,12 @@ impl CountsTable {
         let start = counts.cells.partition_point(|cell| cell.minute < first);
         let cells = counts.cells[start..].iter().take_while(|cell| cell.minute < end);
         let mut bucket: Option<i64> = None;
+        let mut numbers = vec![0; places.len()];
+        places.iter().for_each(|((level, service), place)| numbers[*place] = sums.number(*level, *service));
         let mut settle = |bucket: Option<i64>, totals: &mut Vec<i64>| {
             let Some(bucket) = bucket else { return };
-            for ((level, service), place) in &places {
-                if totals[*place] > 0 {
-                    let key = (bucket, level.map(str::to_owned), service.map(str::to_owned));
-                    *sums.entry(key).or_default() += std::mem::take(&mut totals[*place]);
-                }
+            for (total, number) in totals.iter_mut().zip(&numbers).filter(|(total, _)| **total > 0) {
+                *sums.counts.entry((bucket, *number)).or_default() += std::mem::take(total);
             }
         };
         for cell in cells {
@@ -391,20 +417,24 @@ impl CountsTable {
 
     fn batch(&self, sums: Sums) -> Result<RecordBatch> {
         let width = self.used.bucket_ns.unwrap_or(0);
+        let mut keys: Vec<_> = sums.keys.into_iter().collect();
+        keys.sort_unstable_by_key(|(_, number)| *number);
         let (mut levels, mut services) = (StringViewBuilder::new(), StringViewBuilder::new());
-        let (mut times, mut counts) = (Vec::with_capacity(sums.len()), Vec::with_capacity(sums.len()));
-        for ((bucket, level, service), count) in sums {
-            times.push(bucket * width);
+        for ((level, service), _) in keys {
             levels.append_option(level);
             services.append_option(service);
-            counts.push(count);
         }
-        let rows = times.len();
+        // In the order of time, in which questions mostly want them.
+        let mut cells: Vec<((i64, u32), i64)> = sums.counts.into_iter().collect();
+        cells.sort_unstable_by_key(|(place, _)| *place);
+        let rows = cells.len();
+        let numbers: UInt32Array = cells.iter().map(|((_, number), _)| *number).collect();
+        let times = TimestampNanosecondArray::from_iter_values(cells.iter().map(|((bucket, _), _)| bucket * width));
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(TimestampNanosecondArray::from(times).with_timezone("UTC")),
-            Arc::new(levels.finish()),
-            Arc::new(services.finish()),
-            Arc::new(Int64Array::from(counts)),
+            Arc::new(times.with_timezone("UTC")),
+            take(&levels.finish(), &numbers, None)?,
+            take(&services.finish(), &numbers, None)?,
+            Arc::new(Int64Array::from_iter_values(cells.iter().map(|(_, count)| *count))),
         ];
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(schema(), columns, &options)?)

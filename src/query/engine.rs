@@ -15,7 +15,7 @@ use datafusion::catalog::{
 };
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::FunctionRegistry;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
@@ -34,8 +34,10 @@ use tokio::time::timeout_at;
 
 use super::admission::Admission;
 use super::compare::LooseTypes;
-use super::counted::AnswerFromCounts;
+use super::counted::AnswerWithoutRecords;
 use super::plan::{self, FieldNames, TABLE};
+use super::pool::QueryPool;
+use super::runs::GroupRuns;
 use super::scan::NewestFirst;
 use super::table::{Columns, LogsTable, ScanCounts};
 use super::yielding::JoinsYield;
@@ -72,13 +74,14 @@ struct Metrics {
     running: Gauge,
     seconds: Histogram,
     rows: Counter,
+    bytes: Counter,
 }
 
 impl Default for Metrics {
     fn default() -> Metrics {
         let seconds = Histogram::new(exponential_buckets(0.001, 2.0, 16));
-        let (queries, failed, running, rows) = Default::default();
-        Metrics { queries, failed, running, seconds, rows }
+        let (queries, failed, running, rows, bytes) = Default::default();
+        Metrics { queries, failed, running, seconds, rows, bytes }
     }
 }
 
@@ -109,29 +112,35 @@ impl Engine {
     /// **Errors**: [`Error::Invalid`] when the statement is wrong, with the place in it.
     pub async fn prepare(self: &Arc<Self>, request: Request) -> Result<Prepared, Error> {
         let snapshot = self.store.snapshot(&request.tenant);
-        self.prepare_on(snapshot, request).await
+        self.prepare_on(snapshot, request, self.options.scan_bytes_max).await
     }
 
-    /// As [`Engine::prepare`], on records of the caller's choice.
+    /// As [`Engine::prepare`], on records of the caller's choice, which may be read up to so many bytes (0: all).
     pub(super) async fn prepare_on(
         self: &Arc<Self>,
         snapshot: Arc<Snapshot>,
         request: Request,
+        scan_bytes_max: u64,
     ) -> Result<Prepared, Error> {
         let engine = self.clone();
-        let planned = self.handle.spawn(async move { engine.plan(snapshot, request).await }).await;
+        let counts = Arc::new(ScanCounts::within(scan_bytes_max));
+        let planned = self.handle.spawn(async move { engine.plan(snapshot, request, counts).await }).await;
         planned
             .map_err(|error| if error.is_cancelled() { Error::Closed } else { Error::Internal(error.to_string()) })?
     }
 
-    async fn plan(&self, snapshot: Arc<Snapshot>, request: Request) -> Result<Prepared, Error> {
+    async fn plan(
+        &self,
+        snapshot: Arc<Snapshot>,
+        request: Request,
+        counts: Arc<ScanCounts>,
+    ) -> Result<Prepared, Error> {
         let started = Instant::now();
         let fields = field_names(&snapshot);
         let read = plan::read(&request.sql, &fields)?;
         let columns = if read.about_schema { Columns::All } else { Columns::Named(&read.names, read.wildcard) };
-        let mut table = LogsTable::new(self.store.clone(), snapshot.clone(), &columns, request.range);
+        let mut table = LogsTable::new(self.store.clone(), snapshot.clone(), &columns, request.range, counts.clone());
         table.hide(self.hidden(&table, &snapshot, &fields)?);
-        let counts = table.counts();
         let state = self.state_with(table);
 
         let wrong = |error: &_| failure::of_planning(error, &request.sql, &fields, || function_names(&state));
@@ -274,6 +283,8 @@ impl Engine {
         registry.register("failed", "Queries that ended with an error", self.metrics.failed.clone());
         registry.register("running", "Queries running now", self.metrics.running.clone());
         registry.register("rows", "Rows returned", self.metrics.rows.clone());
+        let help = "Bytes read from segments, as they are packed, and from the buffer";
+        registry.register_with_unit("scanned", help, Unit::Bytes, self.metrics.bytes.clone());
         let help = "Time from plan to last row";
         registry.register_with_unit("duration", help, Unit::Seconds, self.metrics.seconds.clone());
     }
@@ -290,7 +301,7 @@ impl Drop for Engine {
 
 fn environment(store: &Store, options: &Options) -> datafusion::error::Result<Arc<RuntimeEnv>> {
     let named = std::num::NonZeroUsize::new(CONSUMERS_NAMED).expect("it is not zero");
-    let pool = TrackConsumersPool::new(FairSpillPool::new(options.memory_bytes_max), named);
+    let pool = TrackConsumersPool::new(QueryPool::new(options.memory_bytes_max, options.ceiling.clone()), named);
     let environment =
         RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_temp_file_path(store.spill_dir()).build_arc()?;
     Ok(environment)
@@ -311,8 +322,9 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
         .with_config(config)
         .with_runtime_env(environment)
         .with_default_features()
-        .with_optimizer_rule(Arc::new(AnswerFromCounts))
+        .with_optimizer_rule(Arc::new(AnswerWithoutRecords))
         .with_physical_optimizer_rule(Arc::new(NewestFirst))
+        .with_physical_optimizer_rule(Arc::new(GroupRuns))
         .with_physical_optimizer_rule(Arc::new(JoinsYield))
         .build();
     let planners: Vec<_> =
@@ -412,20 +424,25 @@ struct Progress {
 }
 
 /// Counts a query as running for as long as it lives, however it ends.
-struct Running(Arc<Metrics>, Instant);
+struct Running {
+    metrics: Arc<Metrics>,
+    counts: Arc<ScanCounts>,
+    started: Instant,
+}
 
 impl Running {
-    fn new(metrics: Arc<Metrics>, started: Instant) -> Running {
-        metrics.queries.inc();
-        metrics.running.inc();
-        Running(metrics, started)
+    fn new(query: &Prepared) -> Running {
+        query.metrics.queries.inc();
+        query.metrics.running.inc();
+        Running { metrics: query.metrics.clone(), counts: query.counts.clone(), started: query.started }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.running.dec();
-        self.0.seconds.observe(self.1.elapsed().as_secs_f64());
+        self.metrics.running.dec();
+        self.metrics.bytes.inc_by(self.counts.bytes());
+        self.metrics.seconds.observe(self.started.elapsed().as_secs_f64());
     }
 }
 
@@ -441,7 +458,7 @@ type Batches = mpsc::Sender<Queued>;
 
 async fn drive(query: Prepared, batches: Batches, progress: Arc<Progress>) {
     let until = tokio::time::Instant::from_std(query.started + query.deadline);
-    let _running = Running::new(query.metrics.clone(), query.started);
+    let _running = Running::new(&query);
     let outcome = match timeout_at(until, answer(&query, &batches, &progress)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Error::Deadline(query.deadline)),
@@ -491,13 +508,18 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Why the answer lacks records, where it does; complete after the stream's end.
+    pub(super) fn left_out(&self) -> Vec<String> {
+        self.counts.notices()
+    }
+
     /// What it cost so far; complete after the stream's end.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats {
             segments_scanned: self.counts.segments_scanned.load(Ordering::Relaxed),
             segments_pruned: self.counts.segments_pruned.load(Ordering::Relaxed),
             rows_scanned: self.counts.rows.load(Ordering::Relaxed),
-            bytes_scanned: self.counts.bytes.load(Ordering::Relaxed),
+            bytes_scanned: self.counts.bytes(),
             notices: self.counts.notices(),
             truncated: self.progress.truncated.load(Ordering::Relaxed),
             ..Stats::default()

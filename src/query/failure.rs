@@ -39,9 +39,13 @@ pub(super) fn of_execution(error: &DataFusionError) -> Error {
     }
 }
 
-/// What a scan could not read; damaged segments are passed over, so this is a disk or an object store that fails.
+/// What a scan could not read, or may not: damaged segments are passed over, so this is a disk or an object store that
+/// fails, or a limit.
 fn reading(error: &DataFusionError) -> Option<Error> {
     let Error_::External(inner) = error.find_root() else { return None };
+    if let Some(Error::Limit(limit)) = inner.downcast_ref::<Error>() {
+        return Some(Error::Limit(limit.clone()));
+    }
     match inner.downcast_ref::<ReadError>()? {
         damaged @ ReadError::Damaged { .. } => Some(Error::Corrupt(damaged.to_string())),
         failed => Some(Error::Unavailable(failed.to_string())),

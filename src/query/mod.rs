@@ -3,6 +3,7 @@
 //! A statement is parsed (plan.rs), meets a table made for it from one snapshot (table.rs, prune.rs, computed.rs), and
 //! runs on threads of its own under limits (engine.rs).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 mod admission;
@@ -11,20 +12,27 @@ mod computed;
 mod counted;
 mod deletion;
 mod engine;
+mod extremes;
 mod failure;
 mod output;
 mod percentile;
 mod plan;
+mod pool;
 mod prune;
+mod runs;
 mod scan;
 mod search;
 mod table;
+#[cfg(test)]
+mod tests;
 mod yielding;
 
 pub use engine::{Engine, Prepared, Rows};
 
 use crate::error::Kind;
+use crate::memory::Ceiling;
 use crate::record::Tenant;
+use crate::storage;
 
 /// Limits that every query keeps; a request may ask for less, never for more.
 #[derive(Debug, Clone)]
@@ -33,8 +41,12 @@ pub struct Options {
     pub timeout_max: Duration,
     /// Memory of all running queries together.
     pub memory_bytes_max: usize,
+    /// Memory of the process.
+    pub ceiling: Arc<Ceiling>,
     /// Most rows a query may return; past it the answer is cut and says so.
     pub rows_max: usize,
+    /// Bytes that a query may read from segments, as they are packed, and from the buffer; past it it fails. 0: any number.
+    pub scan_bytes_max: u64,
     /// Queries that run at once; others wait.
     pub concurrency_max: usize,
     /// Threads for query work, apart from the threads that serve the network.
@@ -102,6 +114,9 @@ pub enum Error {
     /// A disk or an object store does not answer; later it may.
     #[error("{0}")]
     Unavailable(String),
+    /// The store refused to change a segment, or to remember how far a deletion is.
+    #[error(transparent)]
+    Store(#[from] storage::Error),
     /// The engine is closing.
     #[error("the store is shutting down")]
     Closed,
@@ -119,6 +134,7 @@ impl Error {
             Error::Limit(_) => Kind::Limit,
             Error::Corrupt(_) => Kind::Corrupt,
             Error::Closed | Error::Unavailable(_) => Kind::Unavailable,
+            Error::Store(error) => error.kind(),
             Error::Internal(_) => Kind::Internal,
         }
     }

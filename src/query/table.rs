@@ -6,24 +6,24 @@
 //! **Invariant**: every record of the snapshot is read exactly once or left out by a condition that it does not meet.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::datasource::TableType;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{col, lit};
 
-use super::TimeRange;
 use super::computed;
 use super::prune::Bounds;
 use super::scan::{Inputs, LogsScan, Stages, open_or_pass_over};
 use super::search::search_of;
+use super::{Error, TimeRange};
 use crate::record::{FieldType, column};
 use crate::storage::segment::OpenSegment;
 use crate::storage::{Buffered, FieldInfo, Segment, Snapshot, Store};
@@ -56,12 +56,38 @@ pub(super) struct ScanCounts {
     pub segments_pruned: AtomicU64,
     /// Records looked at.
     pub rows: AtomicU64,
-    /// Bytes of files, packed, about.
-    pub bytes: AtomicU64,
+    /// Bytes of files, packed, and of the buffer, about.
+    bytes: AtomicU64,
+    /// Most of them; 0: any number.
+    bytes_max: u64,
     notices: Mutex<Vec<String>>,
 }
 
 impl ScanCounts {
+    /// Counts with a limit of bytes; 0: none.
+    pub fn within(bytes_max: u64) -> ScanCounts {
+        ScanCounts { bytes_max, ..ScanCounts::default() }
+    }
+
+    /// Counts bytes that are about to be read. **Errors**: the statement may not read so many.
+    pub fn take_bytes(&self, bytes: u64) -> Result<()> {
+        let taken = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if self.bytes_max == 0 || taken <= self.bytes_max {
+            return Ok(());
+        }
+        let limit = Error::Limit(format!(
+            "the query would read more than the {} bytes that one may ('query.scan_bytes_max'); narrow the time range, name \
+             fewer columns, or add a condition on an id, a word, a level or a service",
+            self.bytes_max
+        ));
+        Err(DataFusionError::External(Box::new(limit)))
+    }
+
+    /// Bytes that were read so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Something the reader should know of the answer, once.
     pub fn note(&self, notice: String) {
         let mut notices = self.notices.lock().expect("nothing panics with the lock held");
@@ -89,18 +115,15 @@ impl LogsTable {
         snapshot: Arc<Snapshot>,
         columns: &Columns<'_>,
         range: Option<TimeRange>,
+        counts: Arc<ScanCounts>,
     ) -> LogsTable {
         let schema = Arc::new(Schema::new(table_fields(&snapshot, columns)));
-        LogsTable { store, snapshot, schema, range, hidden: Vec::new(), counts: Arc::default() }
+        LogsTable { store, snapshot, schema, range, hidden: Vec::new(), counts }
     }
 
     /// Shows no record that does not satisfy these conditions.
     pub(super) fn hide(&mut self, hidden: Vec<Expr>) {
         self.hidden = hidden;
-    }
-
-    pub(super) fn counts(&self) -> Arc<ScanCounts> {
-        self.counts.clone()
     }
 
     /// The column of that name, whether the statement sees it or not.
@@ -214,7 +237,8 @@ impl LogsTable {
             store: self.store.clone(),
             segments,
             buffer,
-            search: search_of(&filters, |name| self.is_stored(name)),
+            // A segment's index knows whether it can tell anything of lines.
+            search: search_of(&filters, |name| name == column::LINE || self.is_stored(name)),
             conditions: bounds.conditions(),
             counts: self.counts.clone(),
             all: (filters.is_empty() && whole).then(|| self.all()),

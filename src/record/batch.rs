@@ -279,7 +279,7 @@ fn as_text(array: &ArrayRef) -> ArrayRef {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use arrow::array::{BinaryArray, StringArray, TimestampNanosecondArray};
 
     use super::*;
@@ -290,6 +290,24 @@ mod tests {
         let mut columns: Vec<(&str, ArrayRef, bool)> = vec![(column::TIMESTAMP, Arc::new(times), false)];
         columns.extend(fields.into_iter().map(|(name, array)| (name, array, true)));
         RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+    }
+
+    /// Records as storage takes them: these columns, and the core and hidden ones that are not among them empty.
+    pub(crate) fn records(times_ns: &[i64], given: &[(&str, ArrayRef)]) -> RecordBatch {
+        let is_fixed = |name: &str| fixed_field(name).is_some();
+        let fixed = column::CORE.iter().chain(&column::HIDDEN).map(|name| {
+            let empty = || new_null_array(fixed_field(name).unwrap().data_type(), times_ns.len());
+            let array = given.iter().find(|(known, _)| known == name).map(|(_, array)| array.clone());
+            match *name {
+                column::TIMESTAMP => {
+                    let times = TimestampNanosecondArray::from(times_ns.to_vec()).with_timezone("UTC");
+                    (*name, Arc::new(times) as ArrayRef, false)
+                }
+                _ => (*name, array.unwrap_or_else(empty), true),
+            }
+        });
+        let others = given.iter().filter(|(name, _)| !is_fixed(name)).map(|(name, array)| (*name, array.clone(), true));
+        RecordBatch::try_from_iter_with_nullable(fixed.chain(others)).unwrap()
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl App {
             source,
             started: Instant::now(),
             rows: 0,
+            bytes: 0,
             outcome: CANCELLED,
         };
         match engine.prepare(request).await {
@@ -105,6 +106,12 @@ impl Answer {
     }
 }
 
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.watch.bytes = self.stats().bytes_scanned;
+    }
+}
+
 impl Stream for Answer {
     type Item = Result<RecordBatch, Error>;
 
@@ -133,6 +140,8 @@ struct Watch {
     source: Option<String>,
     started: Instant,
     rows: u64,
+    /// Read for it.
+    bytes: u64,
     outcome: &'static str,
 }
 
@@ -153,8 +162,9 @@ impl Drop for Watch {
         let took: Duration = self.started.elapsed();
         self.app.metrics.query(self.endpoint, self.outcome, self.rows, took);
         if took >= self.app.slow_after {
-            let (source, outcome, rows) = (self.source.as_deref().unwrap_or(""), self.outcome, self.rows);
-            info!(tenant = self.tenant, sql = self.sql, source, outcome, rows, ?took, "slow query");
+            let (source, outcome) = (self.source.as_deref().unwrap_or(""), self.outcome);
+            let (rows, bytes_scanned) = (self.rows, self.bytes);
+            info!(tenant = self.tenant, sql = self.sql, source, outcome, rows, bytes_scanned, ?took, "slow query");
         }
     }
 }

@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::status::Error;
+use crate::memory::{Ceiling, Purpose};
 
 /// Bytes of one permit of the budget.
 const UNIT: usize = 1024;
@@ -28,12 +29,18 @@ const ZSTD_WINDOW_BITS_MAX: u32 = 25;
 pub struct Budget {
     units: Arc<Semaphore>,
     bytes_max: usize,
+    ceiling: Arc<Ceiling>,
 }
 
 impl Budget {
-    /// A budget of `bytes_max`.
-    pub fn new(bytes_max: usize) -> Self {
-        Budget { units: Arc::new(Semaphore::new(bytes_max / UNIT)), bytes_max }
+    /// A budget of `bytes_max`, in a process of this ceiling.
+    pub fn new(bytes_max: usize, ceiling: Arc<Ceiling>) -> Self {
+        Budget { units: Arc::new(Semaphore::new(bytes_max / UNIT)), bytes_max, ceiling }
+    }
+
+    /// The memory of the whole process.
+    pub fn ceiling(&self) -> Arc<Ceiling> {
+        self.ceiling.clone()
     }
 
     /// A share of nothing yet.
@@ -77,6 +84,8 @@ impl Lease {
         let needed = (self.bytes + bytes).div_ceil(UNIT).saturating_sub(held);
         let busy = || Error::Busy { what: "bytes", setting: "server.in_flight_bytes_max" };
         if needed > 0 {
+            let full = |_| Error::Busy { what: "bytes", setting: "memory_max" };
+            self.budget.ceiling.admit(Purpose::Request, bytes).map_err(full)?;
             let more = u32::try_from(needed).map_err(|_| busy())?;
             let more = self.budget.units.clone().try_acquire_many_owned(more).map_err(|_| busy())?;
             match &mut self.permit {
@@ -266,7 +275,7 @@ mod tests {
 
     #[test]
     fn every_encoding_is_undone() {
-        let budget = Budget::new(16 << 20);
+        let budget = Budget::new(16 << 20, Ceiling::none());
         let plain = b"{\"msg\":\"hello\"}\n".repeat(40_000);
         for encoding in ENCODINGS {
             for plain in [&plain[..], &plain[..1]] {
@@ -288,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_bomb_stops_at_the_limit() {
-        let budget = Budget::new(16 << 20);
+        let budget = Budget::new(16 << 20, Ceiling::none());
         let bomb = vec![0u8; 64 << 20];
         for encoding in &ENCODINGS[1..] {
             let body = Bytes::from(encoded(&bomb, *encoding));
@@ -301,7 +310,7 @@ mod tests {
 
     #[test]
     fn broken_bytes_are_an_error() {
-        let budget = Budget::new(16 << 20);
+        let budget = Budget::new(16 << 20, Ceiling::none());
         let plain = b"some words, and some more words".repeat(100);
         for encoding in &ENCODINGS[1..] {
             let whole = encoded(&plain, *encoding);
@@ -316,7 +325,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_are_read_within_their_limits() {
-        let budget = Budget::new(2 << 20);
+        let budget = Budget::new(2 << 20, Ceiling::none());
         let mut lease = budget.lease();
         let exact = read(&HeaderMap::new(), Body::from(vec![1; 1 << 20]), &LIMITS, &mut lease).await.unwrap();
         assert_eq!((exact.len(), budget.used()), (1 << 20, 1 << 20));
@@ -346,7 +355,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_does_not_come_is_given_up() {
         let stream = futures::stream::pending::<Result<Bytes, std::io::Error>>();
-        let budget = Budget::new(1 << 20);
+        let budget = Budget::new(1 << 20, Ceiling::none());
         let limits = Limits { timeout: Duration::ZERO, ..LIMITS };
         let read = read(&HeaderMap::new(), Body::from_stream(stream), &limits, &mut budget.lease()).await;
         assert!(matches!(read, Err(Error::BodyTimeout(_))));

@@ -1,9 +1,9 @@
-//! Deletion of records: the endpoints that ask for it, tell how far it is and cancel it, and the one task that does it.
+//! Deletion of records: the endpoints that ask for it, tell how far it is and cancel it, and the one task that has it
+//! carried out (`query` does it).
 //!
 //! Invariant: a deletion that was answered 202 is done eventually, over restarts, unless it is cancelled or its condition
-//! can't be evaluated any more, which its state says.
+//! can't be evaluated any more, which its state says. What a quarantined segment may have of it waits for the segment.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +21,9 @@ use super::body::{self, Limits};
 use super::range::parse_range;
 use super::status::Error;
 use super::{App, Caller, Parts};
-use crate::error::Kind;
 use crate::query::TimeRange;
-use crate::storage::deletion::{Rewrite, State as DeletionState, Wanted};
-use crate::storage::{Deletion, Segment};
+use crate::storage::Deletion;
+use crate::storage::deletion::{State as DeletionState, Wanted};
 
 /// Wait after a failure, and between looks at files that wait for their end.
 const WAIT: Duration = Duration::from_secs(5);
@@ -137,73 +136,15 @@ async fn pass(parts: &Parts) -> Duration {
             return WAIT;
         }
     };
-    for deletion in deletions.iter().filter(|deletion| deletion.state == DeletionState::Active) {
-        let outcome = Deleting { parts, deletion, looked_at: HashSet::new() }.run().await;
-        let ended = match outcome {
-            Ok(ended) => parts.store.end_deletion(deletion.id, ended, None).await.map(drop),
-            Err(error) if error.kind() == Kind::Invalid => {
-                warn!(id = deletion.id, %error, "a deletion failed");
-                parts.store.end_deletion(deletion.id, DeletionState::Failed, Some(error.to_string())).await.map(drop)
-            }
-            Err(error) => {
-                warn!(id = deletion.id, %error, "a deletion is tried again");
-                let (done, total) = (deletion.segments_done, deletion.segments_total);
-                wait = WAIT;
-                parts.store.note_deletion(deletion.id, done, total, Some(error.to_string())).await
-            }
-        };
-        if let Err(error) = ended {
+    for deletion in deletions.iter().filter(|deletion| deletion.state.is_open()) {
+        let Err(error) = parts.engine.carry_out(deletion).await else { continue };
+        warn!(id = deletion.id, %error, "a deletion is tried again");
+        wait = WAIT;
+        let (done, total) = (deletion.segments_done, deletion.segments_total);
+        let noted = parts.store.note_deletion(deletion.id, done, total, Some(error.to_string())).await;
+        if let Err(error) = noted {
             warn!(id = deletion.id, %error, "the state of a deletion can't be kept");
-            wait = WAIT;
         }
     }
     wait
-}
-
-/// One deletion being done.
-struct Deleting<'a> {
-    parts: &'a Parts,
-    deletion: &'a Deletion,
-    /// Segments that have none of its records, by id: those read, and those written.
-    looked_at: HashSet<i64>,
-}
-
-impl Deleting<'_> {
-    /// Looks through segments until there is none left that could have its records; those that a compaction makes
-    /// meanwhile are looked through too.
-    async fn run(mut self) -> Result<DeletionState, Error> {
-        let (store, id) = (&self.parts.store, self.deletion.id);
-        // What lies below the cut-off is in segments from here on.
-        store.flush().await?;
-        loop {
-            let snapshot = store.snapshot(&self.deletion.wanted.tenant);
-            if !snapshot.deletions.iter().any(|active| active.id == id) {
-                return Ok(DeletionState::Cancelled);
-            }
-            let concerned = |segment: &&Arc<Segment>| self.deletion.concerns(segment);
-            let concerned: Vec<&Arc<Segment>> = snapshot.segments.iter().filter(concerned).collect();
-            let total = concerned.len() as u64;
-            let next = concerned.iter().find(|segment| !self.looked_at.contains(&segment.id));
-            let done = concerned.iter().filter(|segment| self.looked_at.contains(&segment.id)).count() as u64;
-            store.note_deletion(id, done, total, None).await?;
-            let Some(segment) = next else { return Ok(DeletionState::Done) };
-            self.look_through(segment).await?;
-        }
-    }
-
-    async fn look_through(&mut self, segment: &Arc<Segment>) -> Result<(), Error> {
-        let seqs = self.parts.engine.matching(self.deletion, segment).await?;
-        if seqs.is_empty() {
-            self.looked_at.insert(segment.id);
-            return Ok(());
-        }
-        // The new segment is looked through once more: nothing is believed that was not seen.
-        match self.parts.store.rewrite_without(segment, seqs, self.deletion.id).await? {
-            Rewrite::Replaced(records) => {
-                info!(id = self.deletion.id, records, segment = segment.id, "records removed")
-            }
-            Rewrite::Gone => {}
-        }
-        Ok(())
-    }
 }

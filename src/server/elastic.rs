@@ -116,9 +116,9 @@ async fn bulk(
     let is_brief = query_of(&request).any(|(name, _)| name == "filter_path");
     let index = index.map(|Path(index)| index);
     let decoder = move |received: &mut Received, app: &App, now_ns| {
-        let body = received.decompress(app)?;
+        let (body, options) = (received.decompress(app)?, received.options.clone());
         let Bulk { decoded, items } =
-            elastic::bulk(&body, index.as_deref(), &mut known_to(received), &app.decode, now_ns)?;
+            elastic::bulk(&body, index.as_deref(), &mut known_to(received), &options, now_ns)?;
         Ok((decoded, items))
     };
     let (_, items) = take_with(&app, &caller, "elastic", request, decoder).await?;
@@ -154,10 +154,10 @@ async fn document(
         || query_of(&request).any(|(name, value)| name == "op_type" && value == "create");
     let action = if creates { Action::Create } else { Action::Index };
     let decoder = move |received: &mut Received, app: &App, now_ns| {
-        let body = received.decompress(app)?;
+        let (body, options) = (received.decompress(app)?, received.options.clone());
         let index = named.first().map(String::as_str).unwrap_or_default();
         let target = (action, index, named.get(1).map(String::as_str));
-        let Bulk { decoded, items } = elastic::document(&body, target, &mut known_to(received), &app.decode, now_ns)?;
+        let Bulk { decoded, items } = elastic::document(&body, target, &mut known_to(received), &options, now_ns)?;
         Ok((decoded, items))
     };
     let (_, items) = take_with(&app, &caller, "elastic", request, decoder).await?;

@@ -127,7 +127,8 @@ impl LogsService for Logs {
             let ids = ingest::Ids::of(app, &caller, "otlp_grpc", &headers)?;
             let mut lease = app.budget.lease();
             lease.grow(bytes)?;
-            let decode = move |app: &App| decode::otlp::logs_request(&message, &app.decode, now_ns);
+            let options = app.decode_options(&caller.tenant);
+            let decode = move |_: &App| decode::otlp::logs_request(&message, &options, now_ns);
             let decoded = app.offload(bytes, decode).await??;
             app.keep(&caller, "otlp_grpc", decoded, ids, &mut lease).await
         };
@@ -161,7 +162,7 @@ mod tests {
             set: set.iter().map(|set| set.to_string()).collect(),
             ..Flags::default()
         };
-        let server = Server::bind(Config::load(&flags, |_| None).unwrap(), Clock::System).await.unwrap();
+        let server = Server::bind(Config::load(&flags, |_| None).unwrap(), Clock::System, || 0).await.unwrap();
         let channel = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap().connect().await.unwrap();
         (server, channel)
     }

@@ -193,7 +193,8 @@ mod tests {
 
     fn app(set: &[&str]) -> Router {
         let flags = Flags { set: set.iter().map(|set| set.to_string()).collect(), ..Flags::default() };
-        router(Arc::new(App::new(&Config::load(&flags, |_| None).unwrap(), Clock::System)))
+        let app = App::new(&Config::load(&flags, |_| None).unwrap(), Clock::System, crate::memory::Ceiling::none());
+        router(Arc::new(app.unwrap()))
     }
 
     async fn ask(router: Router, method: &str, path: &str, token: &str) -> (StatusCode, String) {

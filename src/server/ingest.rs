@@ -112,12 +112,19 @@ impl App {
         lease: &mut Lease,
     ) -> Result<Kept, Error> {
         let (accepted, rejected) = (decoded.accepted(), decoded.rejected_count);
-        let (reasons, causes, is_repeat) = (decoded.rejected, decoded.causes, ids.is_repeat);
-        let kept = Kept { accepted, rejected, reasons, causes, is_repeat };
-        if kept.accepted > 0 && !is_repeat {
-            // The batch, and its frame for the log.
-            lease.change_to(decoded.batch.get_array_memory_size().saturating_mul(3) / 2)?;
-            self.parts()?.store.append_claimed(&caller.tenant, decoded.batch, ids.claim).await?;
+        let Decoded { batch, others, rejected: reasons, causes, .. } = decoded;
+        let kept = Kept { accepted, rejected, reasons, causes, is_repeat: ids.is_repeat };
+        if !kept.is_repeat {
+            // The batches, and their frames for the log.
+            let all = others.iter().map(|(_, batch)| batch).chain([&batch]);
+            let bytes: usize = all.map(|batch| batch.get_array_memory_size()).sum();
+            lease.change_to(bytes.saturating_mul(3) / 2)?;
+            let store = &self.parts()?.store;
+            for (tenant, batch) in others {
+                store.append(&tenant, batch).await?;
+            }
+            // The ids go with the caller's own records, which are last: what is known was kept as a whole.
+            store.append_claimed(&caller.tenant, batch, ids.claim).await?;
         }
         if kept.rejected > 0
             && let Some(left_out) = self.rejections.admit(self.clock.now_ns())
@@ -160,6 +167,8 @@ pub(super) struct Received {
     encoding: Encoding,
     pub(super) ids: Ids,
     pub(super) lease: Lease,
+    /// How the caller's lines are decoded.
+    pub(super) options: Arc<decode::Options>,
     /// Bytes after decompression.
     plain_bytes: usize,
 }
@@ -216,7 +225,8 @@ pub(super) async fn take_with<T: Send + 'static>(
         let body = body::read(&parts.headers, body, &app.limits, &mut lease).await?;
         came.received_bytes = body.len();
         let now_ns = app.clock.now_ns();
-        let mut received = Received { headers: parts.headers, body, encoding, ids, lease, plain_bytes: 0 };
+        let options = app.decode_options(&caller.tenant);
+        let mut received = Received { headers: parts.headers, body, encoding, ids, lease, options, plain_bytes: 0 };
         let work_bytes = received.work_bytes();
         let decode = move |app: &App| {
             let decoded = decoder(&mut received, app, now_ns);
@@ -258,7 +268,7 @@ pub(super) async fn loki_push(
 
 fn loki_json(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::loki::push_json(&body, &app.decode, now_ns)?)
+    Ok(decode::loki::push_json(&body, &received.options, now_ns)?)
 }
 
 /// A protobuf push is a snappy block, with or without a `Content-Encoding: snappy`. Under another encoding there may be
@@ -279,7 +289,7 @@ fn loki_protobuf(received: &mut Received, app: &App, now_ns: i64) -> Result<Deco
         }
     };
     received.plain_bytes = body.len();
-    Ok(decode::loki::push_protobuf(&body, &app.decode, now_ns)?)
+    Ok(decode::loki::push_protobuf(&body, &received.options, now_ns)?)
 }
 
 /// `POST /v1/logs`: the answer is in the type of the request; rejected records are told as a partial success.
@@ -312,12 +322,12 @@ pub(super) async fn otlp_logs(
 
 fn otlp_json(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::otlp::logs_json(&body, &app.decode, now_ns)?)
+    Ok(decode::otlp::logs_json(&body, &received.options, now_ns)?)
 }
 
 fn otlp_protobuf(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::otlp::logs_protobuf(&body, &app.decode, now_ns)?)
+    Ok(decode::otlp::logs_protobuf(&body, &received.options, now_ns)?)
 }
 
 /// OTLP's answer; a full success has no `partial_success` (specification, "Full Success").
@@ -357,19 +367,19 @@ pub(super) async fn lines(
 
 fn json_lines(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::jsonline::lines(&body, &app.decode, now_ns)?)
+    Ok(decode::jsonline::lines(&body, &received.options, now_ns)?)
 }
 
 fn text_lines(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::jsonline::text(&body, &app.decode, now_ns)?)
+    Ok(decode::jsonline::text(&body, &received.options, now_ns)?)
 }
 
 fn any_lines(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     let decoder = if matches!(first, Some(b'{' | b'[')) { decode::jsonline::lines } else { decode::jsonline::text };
-    Ok(decoder(&body, &app.decode, now_ns)?)
+    Ok(decoder(&body, &received.options, now_ns)?)
 }
 
 /// The media type without its parameters; "" when there is none.

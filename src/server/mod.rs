@@ -25,6 +25,8 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::decode;
+use crate::memory::Ceiling;
+use crate::pipeline::Pipelines;
 use crate::query::{self, Engine};
 use crate::record::Tenant;
 use crate::storage::retention::Rules;
@@ -83,7 +85,8 @@ struct App {
     started_ns: i64,
     /// Decoding that may run at once: it is CPU work, so more than the processors only takes memory.
     decoders: Semaphore,
-    decode: decode::Options,
+    /// Without a tenant; see [`App::decode_options`].
+    decode: Arc<decode::Options>,
     sql_bytes_max: usize,
     slow_after: Duration,
     rejections: Sampler,
@@ -100,18 +103,19 @@ const READY: u8 = 1;
 const CLOSING: u8 = 2;
 
 impl App {
-    fn new(config: &Config, clock: Clock) -> App {
+    /// **Errors**: when a pipeline can't be.
+    fn new(config: &Config, clock: Clock, ceiling: Arc<Ceiling>) -> Result<App, Error> {
         let server = &config.server;
         let metrics = Metrics::default();
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         let requests = Arc::new(Semaphore::new(server.requests_max.min(Semaphore::MAX_PERMITS)));
-        let budget = Budget::new(server.in_flight_bytes_max.bytes());
+        let budget = Budget::new(server.in_flight_bytes_max.bytes(), ceiling);
         let load =
             Load { requests: requests.clone(), requests_max: requests.available_permits(), budget: budget.clone() };
         registry.register_collector(Box::new(load));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        App {
+        Ok(App {
             auth: Auth::new(&server.auth),
             limits: Limits {
                 body_bytes_max: server.body_bytes_max.bytes(),
@@ -130,7 +134,7 @@ impl App {
             started_ns: clock.now_ns(),
             clock,
             decoders: Semaphore::new(processors * 2),
-            decode: decode_options(&config.ingest),
+            decode: Arc::new(decode_options(config)?),
             sql_bytes_max: config.query.sql_bytes_max,
             slow_after: config.query.slow_after,
             rejections: Sampler::default(),
@@ -139,6 +143,14 @@ impl App {
             phase: AtomicU8::new(STARTING),
             parts: OnceLock::new(),
             deletion_wanted: Notify::new(),
+        })
+    }
+
+    /// How a tenant's lines are decoded.
+    fn decode_options(&self, tenant: &Tenant) -> Arc<decode::Options> {
+        match self.decode.pipelines {
+            None => self.decode.clone(),
+            Some(_) => Arc::new(decode::Options { tenant: Some(tenant.clone()), ..(*self.decode).clone() }),
         }
     }
 
@@ -183,6 +195,7 @@ impl Collector for Load {
         let gauges = [
             ("quiver_server_requests_in_flight", "Requests being served", requests),
             ("quiver_server_in_flight_bytes", "Bytes of requests being read, decoded and kept", self.budget.used()),
+            ("quiver_memory_bytes", "Memory in use, of memory_max", self.budget.ceiling().in_use()),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -206,15 +219,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens both ports; they answer 503 until [`Server::open`]. **Errors**: [`Error::Bind`].
-    pub async fn bind(config: Config, clock: Clock) -> Result<Server, Error> {
+    /// Opens both ports; they answer 503 until [`Server::open`]. `allocated` says how many bytes the process has taken.
+    /// **Errors**: [`Error::Bind`].
+    pub async fn bind(config: Config, clock: Clock, allocated: fn() -> usize) -> Result<Server, Error> {
         check(&config)?;
         let http_listener = listen("--http", &config.server.http).await?;
         let grpc_listener = listen("--grpc", &config.server.grpc).await?;
         let unbound = |source| Error::Internal(format!("a listener has no address: {source}"));
         let http = http_listener.local_addr().map_err(unbound)?;
         let grpc = grpc_listener.local_addr().map_err(unbound)?;
-        let app = Arc::new(App::new(&config, clock));
+        let app = Arc::new(App::new(&config, clock, Ceiling::new(config.memory_max, allocated))?);
         if app.auth.is_open() && !(http.ip().is_loopback() && grpc.ip().is_loopback()) {
             warn!(
                 "everybody who reaches {http} or {grpc} may read and write: [server.auth] has neither tokens nor users"
@@ -232,7 +246,8 @@ impl Server {
     /// Opens the store, recovering what the last run left; from then on requests are served.
     pub async fn open(&mut self) -> Result<(), Error> {
         let store = Store::open(storage_options(&self.config)?, self.app.clock.clone()).await?;
-        let engine = Engine::new(store.clone(), query_options(&self.config.query))?;
+        let ceiling = self.app.budget.ceiling();
+        let engine = Engine::new(store.clone(), query_options(&self.config.query, ceiling))?;
         {
             let mut registry = self.app.registry.lock().unwrap_or_else(PoisonError::into_inner);
             store.register_metrics(&mut registry);
@@ -272,9 +287,10 @@ async fn listen(flag: &'static str, address: &str) -> Result<TcpListener, Error>
     bound.map_err(|source| Error::Bind { flag, address: address.to_owned(), source })
 }
 
-/// Checks what `config` takes as text: the rules of retention.
+/// Checks what `config` takes as text: the rules of retention, and pipelines.
 pub fn check(config: &Config) -> Result<(), Error> {
-    storage_options(config).map(drop)
+    storage_options(config)?;
+    decode_options(config).map(drop)
 }
 
 fn storage_options(config: &Config) -> Result<storage::Options, Error> {
@@ -287,6 +303,7 @@ fn storage_options(config: &Config) -> Result<storage::Options, Error> {
         flush_age_max: settings.flush_age_max,
         buffer_bytes_max: settings.buffer_bytes_max.bytes(),
         open_bytes_max: settings.open_bytes_max.bytes(),
+        page_cache_bytes_max: settings.page_cache_bytes_max.bytes(),
         columns_max: settings.columns_max,
         fields_max: settings.fields_max,
         rules: Arc::new(rules),
@@ -317,18 +334,25 @@ fn object_store(settings: &config::Storage) -> Option<cache::Place> {
         .then(|| cache::Place { place: settings.object_store.clone(), settings: reached })
 }
 
-fn query_options(settings: &config::Query) -> query::Options {
+fn query_options(settings: &config::Query, ceiling: Arc<Ceiling>) -> query::Options {
     query::Options {
         timeout_max: settings.timeout_max,
         memory_bytes_max: settings.memory_bytes_max.bytes(),
+        ceiling,
         rows_max: settings.rows_max,
+        scan_bytes_max: settings.scan_bytes_max as u64,
         concurrency_max: settings.concurrency_max,
         threads: settings.threads,
     }
 }
 
-fn decode_options(settings: &config::Ingest) -> decode::Options {
-    decode::Options {
+/// How lines are decoded, of no tenant in particular. **Errors**: when a pipeline can't be.
+pub fn decode_options(config: &Config) -> Result<decode::Options, Error> {
+    let settings = &config.ingest;
+    let pipelines = Pipelines::compile(&config.pipeline).map_err(|error| Error::Invalid(error.to_string()))?;
+    Ok(decode::Options {
+        pipelines: (!pipelines.is_empty()).then(|| Arc::new(pipelines)),
+        tenant: None,
         line_bytes_max: settings.line_bytes_max,
         fields_per_line_max: settings.fields_per_line_max,
         field_name_bytes_max: settings.field_name_bytes_max,
@@ -343,7 +367,7 @@ fn decode_options(settings: &config::Ingest) -> decode::Options {
         message_names: settings.message_names.clone(),
         trace_id_names: settings.trace_id_names.clone(),
         span_id_names: settings.span_id_names.clone(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -363,7 +387,7 @@ mod tests {
 
     #[test]
     fn the_documented_names_are_the_decoders() {
-        let (ours, theirs) = (decode_options(&config().ingest), decode::Options::default());
+        let (ours, theirs) = (decode_options(&config()).unwrap(), decode::Options::default());
         assert_eq!(ours.timestamp_names, theirs.timestamp_names);
         assert_eq!(ours.level_names, theirs.level_names);
         assert_eq!(ours.service_names, theirs.service_names);
@@ -393,13 +417,13 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = config();
         config.server.grpc = taken.local_addr().unwrap().to_string();
-        let error = Server::bind(config, Clock::System).await.err().unwrap().to_string();
+        let error = Server::bind(config, Clock::System, || 0).await.err().unwrap().to_string();
         assert!(error.contains("(--grpc)") && error.contains(&taken.local_addr().unwrap().to_string()), "{error}");
     }
 
     #[tokio::test]
     async fn the_ports_answer_before_the_store_is_open_and_close_at_once() {
-        let server = Server::bind(config(), Clock::System).await.unwrap();
+        let server = Server::bind(config(), Clock::System, || 0).await.unwrap();
         let (http, grpc) = (server.http, server.grpc);
         assert_ne!(http, grpc);
         assert!(matches!(server.app.parts(), Err(Error::NotReady("starting"))));

@@ -71,11 +71,11 @@ async fn datadog(
     let decoder = move |received: &mut Received, app: &App, now_ns: i64| {
         let body = received.decompress(app)?;
         if !is_text {
-            return Ok(decode::datadog::logs(&body, &app.decode, now_ns)?);
+            return Ok(decode::datadog::logs(&body, &received.options, now_ns)?);
         }
         let pairs = query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let fields: Vec<_> = pairs.filter(|(name, _)| DATADOG_FIELDS.contains(name)).collect();
-        Ok(decode::datadog::text(&body, &fields, &app.decode, now_ns)?)
+        Ok(decode::datadog::text(&body, &fields, &received.options, now_ns)?)
     };
     kept_any(&take(&app, &caller, "datadog", request, decoder).await?)
 }
@@ -94,7 +94,7 @@ async fn firehose(
             Err(Error::Invalid(reason)) => Ok(Err(reason)),
             unzipped => unzipped.map(Ok),
         };
-        decode::firehose::delivery(&body, attributes.as_deref(), unzip, &app.decode, now_ns)
+        decode::firehose::delivery(&body, attributes.as_deref(), unzip, &received.options, now_ns)
     };
     take(&app, &caller, "firehose", request, decoder).await?;
     let now_ms = app.clock.now_ns() / 1_000_000;
@@ -109,7 +109,7 @@ async fn gelf(
 ) -> Result<StatusCode, Error> {
     let decoder = |received: &mut Received, app: &App, now_ns: i64| {
         let body = received.decompress(app)?;
-        Ok(decode::gelf::body(&body, &app.decode, now_ns)?)
+        Ok(decode::gelf::body(&body, &received.options, now_ns)?)
     };
     kept_any(&take(&app, &caller, "gelf", request, decoder).await?)?;
     Ok(StatusCode::ACCEPTED)
@@ -187,13 +187,14 @@ async fn keep_entries(app: &Arc<App>, caller: &Caller, waiting: &mut BytesMut, i
         let mut ids = Ids::of(app, caller, "journal", &HeaderMap::new())?;
         let mut lease = app.budget.lease();
         lease.grow(bytes)?;
-        let decode = move |app: &App| {
+        let options = app.decode_options(&caller.tenant);
+        let decode = move |_: &App| {
             let is_new = |cursor: &[u8]| match ids.claim.add(BatchId::of(&[b"journal", cursor])) {
                 Seen::New => Ok(true),
                 Seen::Kept => Ok(false),
                 Seen::BeingKept => Err(Error::BeingKept),
             };
-            decode::journal::entries(&part, is_new, &app.decode, now_ns).map(|decoded| (decoded, ids))
+            decode::journal::entries(&part, is_new, &options, now_ns).map(|decoded| (decoded, ids))
         };
         let (decoded, ids) = app.offload(bytes, decode).await??;
         app.keep(caller, "journal", decoded, ids, &mut lease).await

@@ -72,7 +72,7 @@ async fn events(
     let channel = channel_of(&request);
     let decoder = |received: &mut Received, app: &App, now_ns: i64| {
         let body = received.decompress(app)?;
-        Ok(splunk::events(&body, &app.decode, now_ns)?)
+        Ok(splunk::events(&body, &received.options, now_ns)?)
     };
     let kept = take(&app, &caller, "splunk", request, decoder).await?;
     Ok(answer(&app, &kept, channel.is_some()))
@@ -90,7 +90,7 @@ async fn raw(
         let pairs = || query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let time_ns = pairs().find(|(name, _)| *name == "time").and_then(|(_, value)| splunk::time_of(value));
         let fields = pairs().filter(|(name, _)| RAW_FIELDS.contains(name)).collect();
-        Ok(splunk::raw(&body, &splunk::Metadata { fields, time_ns }, &app.decode, now_ns)?)
+        Ok(splunk::raw(&body, &splunk::Metadata { fields, time_ns }, &received.options, now_ns)?)
     };
     let kept = take(&app, &caller, "splunk", request, decoder).await?;
     Ok(answer(&app, &kept, channel.is_some()))

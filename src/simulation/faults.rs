@@ -1,12 +1,16 @@
 //! What happens to files: the picture of a directory at one moment, which is what a crash leaves; torn and damaged files;
-//! directories that can't be written. Nothing here depends on permissions, which root ignores.
+//! directories that can't be written, a disk that is full where segments go, a catalog that refuses its transactions.
+//! The store is the real one and knows of none of this. Nothing here depends on permissions, which root ignores.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::model::Outcome;
 use super::random::Random;
@@ -15,6 +19,25 @@ use crate::wal;
 
 /// A directory that never stands still can't be pictured.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where the object store is that a seed may have: in the data directory, so that a picture has both as they were.
+pub(super) const OBJECTS: &str = "objects";
+
+/// Ids of segments whose files the disk has no room for.
+const FULL_IDS: i64 = 24;
+
+/// What a catalog that refuses transactions has besides. Only the last has the commit itself fail; the others end a
+/// transaction that has done a part of its work.
+const REFUSALS: [&str; 3] = [
+    "CREATE TRIGGER injected BEFORE INSERT ON segment BEGIN SELECT RAISE(ABORT, 'injected'); END;",
+    "CREATE TRIGGER injected BEFORE UPDATE OF low_water ON store BEGIN SELECT RAISE(ABORT, 'injected'); END;",
+    "CREATE TABLE injected_parent (id BIGINT PRIMARY KEY);
+     CREATE TABLE injected_child (id BIGINT REFERENCES injected_parent (id) DEFERRABLE INITIALLY DEFERRED);
+     CREATE TRIGGER injected AFTER INSERT ON segment BEGIN INSERT INTO injected_child VALUES (1); END;",
+];
+const NO_REFUSAL: &str = "DROP TRIGGER IF EXISTS injected;
+     DROP TABLE IF EXISTS injected_child;
+     DROP TABLE IF EXISTS injected_parent;";
 
 /// A file as two looks have to find it.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,7 +84,7 @@ fn look(from: &Path, to: Option<&Path>) -> io::Result<BTreeMap<PathBuf, Seen>> {
             if known.is_dir() {
                 target.map_or(Ok(()), fs::create_dir_all)?;
                 dirs.push(name);
-            } else if name.starts_with("segments") {
+            } else if name.starts_with("segments") || name.starts_with(OBJECTS) {
                 target.map_or(Ok(()), |target| fs::hard_link(&path, target))?;
                 found.insert(name, Seen::Segment { inode: known.ino(), bytes: known.len() });
             } else if is_kept_by_a_crash(&name) {
@@ -187,4 +210,53 @@ impl Blocked {
         let failed = |error: io::Error| format!("can't free '{}': {error}", self.path.display());
         fs::remove_file(&self.path).and_then(|()| fs::rename(&self.aside, &self.path)).map_err(failed)
     }
+}
+
+async fn catalog(dir: &Path) -> Outcome<SqliteConnection> {
+    let options = SqliteConnectOptions::new().filename(paths::catalog_file(dir)).busy_timeout(PATIENCE);
+    options.connect().await.map_err(|error| format!("no way to the catalog: {error}"))
+}
+
+/// Has the catalog refuse to make segments live, in a way of the seed's choice, until [`accept_commits`].
+pub(super) async fn refuse_commits(random: &mut Random, dir: &Path) -> Outcome<&'static str> {
+    let refusal = random.pick(&REFUSALS);
+    let mut catalog = catalog(dir).await?;
+    catalog.execute(refusal).await.map_err(|error| format!("can't have commits refused: {error}"))?;
+    catalog.close().await.map_err(|error| error.to_string())?;
+    Ok(refusal.split(" ON ").next().unwrap_or(refusal))
+}
+
+pub(super) async fn accept_commits(dir: &Path) -> Outcome {
+    let mut catalog = catalog(dir).await?;
+    catalog.execute(NO_REFUSAL).await.map_err(|error| format!("can't have commits accepted: {error}"))?;
+    catalog.close().await.map_err(|error| error.to_string())
+}
+
+/// Leaves no room for the next segments in the directories that there are: what is written to them goes to a device that
+/// is always full. Gives the links, which [`make_room`] removes.
+pub(super) async fn leave_no_room(dir: &Path) -> Outcome<Vec<PathBuf>> {
+    let mut catalog = catalog(dir).await?;
+    let row = sqlx::query("SELECT next_segment FROM store").fetch_one(&mut catalog).await;
+    let next: i64 = row.map_err(|error| error.to_string())?.get(0);
+    catalog.close().await.map_err(|error| error.to_string())?;
+    let written = segment_files(dir, paths::SEGMENT_SUFFIX)?;
+    let mut dirs: Vec<&Path> = written.iter().filter_map(|path| path.parent()).collect();
+    dirs.dedup();
+    let mut links = Vec::new();
+    for dir in dirs {
+        for id in next..next + FULL_IDS {
+            let link = dir.join(format!("{id:012}{}", paths::UNFINISHED_SUFFIX));
+            symlink("/dev/full", &link).map_err(|error| format!("'{}': {error}", link.display()))?;
+            links.push(link);
+        }
+    }
+    Ok(links)
+}
+
+/// Removes what is left of the links; a flush that failed has removed its own.
+pub(super) fn make_room(links: &[PathBuf]) -> Outcome {
+    for link in links.iter().filter(|link| link.is_symlink()) {
+        fs::remove_file(link).map_err(|error| format!("'{}': {error}", link.display()))?;
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! A seeded simulation: the real store, decoder and query engine against a simple model, over appends, flushes, merges,
-//! expiry, deletions, quotas, crashes, torn logs and damaged files; and the real answers against the model's. Only the
-//! clock and all choices are the seed's. Threads and the disk stay real, so a seed repeats what is done, not to the
+//! expiry, deletions, quotas, crashes, torn logs, damaged files, a full disk, a catalog that refuses commits, and an object
+//! store that fails; and the real answers against the model's. Only the clock and all choices are the seed's. Threads and the disk stay real, so a seed repeats what is done, not to the
 //! microsecond when: a failure may need its seed more than once.
 //!
 //! `QUIVER_SIM_SECONDS` says how long fresh seeds follow the fixed ones (until 20 s after the start), `QUIVER_SEED` runs

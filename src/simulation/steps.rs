@@ -16,10 +16,9 @@ use super::lines::{self, Body, NS_PER_DAY, NS_PER_HOUR, NS_PER_SECOND};
 use super::model::{Allowance, Outcome, TENANTS};
 use super::world::{World, eventually, tenant_of};
 use crate::decode::{self, jsonline};
-use crate::error::Kind;
-use crate::query::{Engine, TimeRange};
-use crate::storage::deletion::{Rewrite, State as DeletionState, Wanted};
-use crate::storage::{self, Segment, Store, paths};
+use crate::query::TimeRange;
+use crate::storage::deletion::{State as DeletionState, Wanted};
+use crate::storage::{self, Segment, paths};
 use crate::wal;
 
 /// What can happen.
@@ -54,12 +53,18 @@ pub(super) enum Step {
     RemoveSegment,
     /// Segments can't be written for a while.
     BlockSegments,
+    /// The object store takes and gives nothing for a while.
+    BlockObjects,
+    /// The disk is full where segments are written, for a while.
+    FillDisk,
+    /// The catalog refuses to make segments live for a while.
+    RefuseCommits,
     /// The log can't go on in a new file for a while.
     BlockLog,
     Quota,
 }
 
-const STEPS: [(u64, Step); 24] = [
+const STEPS: [(u64, Step); 27] = [
     (260, Step::Append),
     (40, Step::AppendMany),
     (20, Step::AppendCancelled),
@@ -82,6 +87,9 @@ const STEPS: [(u64, Step); 24] = [
     (5, Step::HideSegment),
     (3, Step::RemoveSegment),
     (7, Step::BlockSegments),
+    (12, Step::BlockObjects),
+    (6, Step::FillDisk),
+    (8, Step::RefuseCommits),
     (5, Step::BlockLog),
     (4, Step::Quota),
 ];
@@ -96,10 +104,26 @@ struct Sending {
     records: RecordBatch,
 }
 
+impl Step {
+    /// Whether it can happen to a store with or without an object store. With one, a file that is away is no damage.
+    fn fits(self, has_objects: bool) -> bool {
+        match self {
+            Step::BlockObjects => has_objects,
+            Step::DamageSegment | Step::HideSegment | Step::RemoveSegment | Step::BlockSegments | Step::Quota => {
+                !has_objects
+            }
+            _ => true,
+        }
+    }
+}
+
 impl World {
     /// Does one thing of the seed's choice.
     pub async fn step(&mut self) -> Outcome<Step> {
-        let step = self.random.weighted(&STEPS);
+        let mut step = self.random.weighted(&STEPS);
+        while !step.fits(self.has_objects) {
+            step = self.random.weighted(&STEPS);
+        }
         self.note(format!("{step:?}"));
         match step {
             Step::Append => self.append().await,
@@ -134,7 +158,10 @@ impl World {
             Step::DamageSegment => self.damage_segment().await,
             Step::HideSegment => self.hide_segment().await,
             Step::RemoveSegment => self.remove_segment().await,
-            Step::BlockSegments => self.block_segments().await,
+            Step::BlockSegments => self.block(paths::segments_dir(&self.dir())).await,
+            Step::BlockObjects => self.block(self.dir().join(faults::OBJECTS)).await,
+            Step::FillDisk => self.fill_disk().await,
+            Step::RefuseCommits => self.refuse_commits().await,
             Step::BlockLog => self.block_log().await,
             Step::Quota => self.quota().await,
         }?;
@@ -237,16 +264,24 @@ impl World {
     }
 
     async fn finish_deletion(&mut self) -> Outcome {
-        for deletion in std::mem::take(&mut self.active) {
-            let id = deletion.id;
-            finish(self.store().clone(), self.engine().clone(), deletion).await?;
-            let ended = self.store().end_deletion(id, DeletionState::Done, None).await;
-            ended.map_err(|error| error.to_string())?.ok_or_else(|| format!("deletion {id} is not active"))?;
-            self.note(format!("  deletion {id} is done"));
-        }
+        self.carry_out_deletions().await?;
         // A segment may be over without the records that it lost.
         self.unsettled = true;
         self.settle().await
+    }
+
+    async fn carry_out_deletions(&mut self) -> Outcome {
+        for deletion in std::mem::take(&mut self.active) {
+            let id = deletion.id;
+            match self.engine().carry_out(&deletion).await.map_err(|error| format!("deletion {id}: {error}"))? {
+                // It fails when no record has the field any more.
+                state @ (DeletionState::Done | DeletionState::Waiting | DeletionState::Failed) => {
+                    self.note(format!("  deletion {id} is {}", state.as_str()));
+                }
+                state => return Err(format!("deletion {id} is {}", state.as_str())),
+            }
+        }
+        Ok(())
     }
 
     async fn cancel_deletion(&mut self) -> Outcome {
@@ -317,7 +352,7 @@ impl World {
             tasks.push(tokio::spawn(async move { drop(store.compact().await) }));
         }
         if let Some(deletion) = self.active.first().cloned() {
-            tasks.push(tokio::spawn(async move { drop(finish(store, engine, deletion).await) }));
+            tasks.push(tokio::spawn(async move { drop(engine.carry_out(&deletion).await) }));
         }
         tasks
     }
@@ -437,8 +472,17 @@ impl World {
         }
         missing_are_all_of(self, &missing, &lost)?;
         self.model.judge(&missing, Allowance::Segments(&lost))?;
+        let mut deletion = None;
+        if self.random.percent(60) {
+            self.begin_deletion().await?;
+            self.carry_out_deletions().await?;
+            deletion = self.model.deletions.last().cloned();
+        }
         self.close().await?;
         self.model = before;
+        if let Some(begun) = deletion {
+            self.model.delete(begun.id, begun.tenant, begun.filter, begun.range);
+        }
         fs::rename(&aside, &path).map_err(|error| error.to_string())?;
         self.damaged = was_damaged;
         self.open(dir, still).await?;
@@ -476,19 +520,20 @@ impl World {
         self.read_all(Allowance::Segments(&[segment])).await
     }
 
-    async fn block_segments(&mut self) -> Outcome {
+    /// Nothing is written to a directory, or read from it, for a while.
+    async fn block(&mut self, dir: PathBuf) -> Outcome {
         // What runs by itself would make the directory again while it is moved.
         self.settle().await?;
         self.flush().await?;
         self.compact().await?;
         self.release().await?;
-        let blocked = Blocked::new(paths::segments_dir(&self.dir()))?;
+        let blocked = Blocked::new(dir)?;
         for _ in 0..1 + self.random.below(4) {
             self.append().await?;
         }
         let failed = self.store().flush().await;
         for tenant in 0..TENANTS.len() {
-            // A segment that is not open can't be read; that has to be an error, not an answer without its records.
+            // A segment that is not open, or not here, can't be read; that has to be an error, not an answer without its records.
             let found = self.ask(tenant, "SELECT _line FROM logs", None).await;
             let expected = self.model.kept(tenant).count();
             if let Some(found) = found.ok().filter(|found| found.rows.len() != expected) {
@@ -499,6 +544,11 @@ impl World {
         if failed.is_ok() {
             return Err("a flush succeeded without a directory to write to".to_owned());
         }
+        self.recover_flush().await
+    }
+
+    /// What stood in the way of flushes is gone: they have to succeed, and nothing may be missing or doubled.
+    async fn recover_flush(&mut self) -> Outcome {
         // A try that began before may still fail.
         let mut tries = 1;
         while let Err(error) = self.flush().await {
@@ -509,6 +559,43 @@ impl World {
         }
         self.compact().await?;
         self.read_all(Allowance::Nothing).await
+    }
+
+    async fn fill_disk(&mut self) -> Outcome {
+        self.append().await?;
+        self.flush().await?;
+        self.compact().await?;
+        let links = faults::leave_no_room(&self.dir()).await?;
+        self.append().await?;
+        let failed = self.store().flush().await.err();
+        self.note(format!("  the flush: {failed:?}"));
+        // What failed has given its room back; a merge may do without the rest.
+        let _ = self.store().compact().await;
+        self.read_all(Allowance::Nothing).await?;
+        faults::make_room(&links)?;
+        self.recover_flush().await
+    }
+
+    async fn refuse_commits(&mut self) -> Outcome {
+        self.settle().await?;
+        self.flush().await?;
+        let dir = self.dir();
+        let how = faults::refuse_commits(&mut self.random, &dir).await?;
+        self.note(format!("  {how}"));
+        self.append().await?;
+        let flushed = self.store().flush().await;
+        if flushed.is_ok() {
+            return Err("a flush succeeded though the catalog refused it".to_owned());
+        }
+        // Some of the refusals concern merges too.
+        let _ = self.store().compact().await;
+        self.append().await?;
+        self.read_all(Allowance::Nothing).await?;
+        if self.random.percent(40) {
+            self.crash().await?;
+        }
+        faults::accept_commits(&self.dir()).await?;
+        self.recover_flush().await
     }
 
     async fn block_log(&mut self) -> Outcome {
@@ -572,30 +659,4 @@ fn drop_answer(append: JoinHandle<Result<(), storage::Error>>) -> JoinHandle<()>
         append.abort();
         drop(append.await);
     })
-}
-
-/// Removes the records of a deletion from all segments, as the server does it.
-async fn finish(store: Arc<Store>, engine: Arc<Engine>, deletion: storage::Deletion) -> Outcome {
-    let failed = |error: &dyn std::fmt::Display| format!("deletion {}: {error}", deletion.id);
-    let mut clean = HashSet::new();
-    store.flush().await.map_err(|error| failed(&error))?;
-    loop {
-        let snapshot = store.snapshot(&deletion.wanted.tenant);
-        let dirty = |segment: &&Arc<Segment>| deletion.concerns(segment) && !clean.contains(&segment.id);
-        let Some(segment) = snapshot.segments.iter().find(dirty) else { return Ok(()) };
-        let seqs = match engine.matching(&deletion, segment).await {
-            Ok(seqs) => seqs,
-            // No record has the field any more.
-            Err(error) if error.kind() == Kind::Invalid => return Ok(()),
-            Err(error) => return Err(failed(&error)),
-        };
-        if seqs.is_empty() {
-            clean.insert(segment.id);
-            continue;
-        }
-        let rewritten = store.rewrite_without(segment, seqs, deletion.id).await;
-        match rewritten.map_err(|error| failed(&error))? {
-            Rewrite::Replaced(_) | Rewrite::Gone => {}
-        }
-    }
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::checks::Held;
+use super::faults;
 use super::model::{Allowance, Model, Outcome, RuleSet, TENANTS};
 use super::random::Random;
 use crate::clock::Clock;
+use crate::memory::Ceiling;
 use crate::query::{self, Engine};
 use crate::record::Tenant;
-use crate::storage::{self, Options, Segment, Store, retention};
+use crate::storage::{self, Options, Segment, Store, cache, remote, retention};
 
 /// How long anything may take that comes by itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,6 +44,8 @@ pub(super) struct World {
     pub unsettled: bool,
     pub notes: VecDeque<String>,
     pub next_n: u64,
+    /// Segments are kept in an object store too.
+    pub has_objects: bool,
     clock: Clock,
     root: PathBuf,
     directories: u32,
@@ -56,8 +60,11 @@ impl World {
     /// An empty store below `root`.
     pub async fn new(seed: u64, root: PathBuf) -> Outcome<World> {
         let clock = Clock::manual(START_NS);
+        let mut random = Random::new(seed);
+        let has_objects = random.percent(30);
         let mut world = World {
-            random: Random::new(seed),
+            random,
+            has_objects,
             model: Model::new(START_NS),
             held: Vec::new(),
             active: Vec::new(),
@@ -114,6 +121,7 @@ impl World {
         options.flush_bytes_max = random.pick(&[20_000, 200_000, 4 << 20]);
         options.flush_age_max = Duration::from_secs(random.pick(&[1, 60, 3_600]));
         options.open_bytes_max = random.pick(&[1, 100_000, 64 << 20]);
+        options.page_cache_bytes_max = random.pick(&[1, 200_000, 64 << 20]);
         options.columns_max = random.pick(&[20, 60, 1_000]);
         options.merge_limits.quiet = Duration::from_secs(random.pick(&[1, 60, 600]));
         options.merge_limits.inputs_max = random.pick(&[2, 5, 64]);
@@ -123,6 +131,11 @@ impl World {
             self.model.change_rules(RuleSet(random.place(RuleSet::COUNT)));
         }
         options.rules = self.model.rule_set.rules();
+        if self.has_objects {
+            let place = dir.join(faults::OBJECTS).display().to_string();
+            options.object_store = Some(cache::Place { place, settings: remote::Settings::default() });
+            options.cache_bytes_max = self.random.pick(&[0, 1, 40_000]);
+        }
         change(&mut options);
         self.unsettled = true;
         let deadline = Instant::now() + PATIENCE;
@@ -137,7 +150,9 @@ impl World {
         let limits = query::Options {
             timeout_max: Duration::from_secs(3_600),
             memory_bytes_max: 1 << 30,
+            ceiling: Ceiling::none(),
             rows_max: 1_000_000,
+            scan_bytes_max: 0,
             concurrency_max: 4,
             threads: 1 + self.random.place(3),
         };

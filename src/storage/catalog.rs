@@ -40,13 +40,21 @@ CREATE TABLE IF NOT EXISTS segment (
 );";
 
 /// What leads from each version to the next.
-const UPGRADES: [&str; 2] = [
+const UPGRADES: [&str; 3] = [
     "
 ALTER TABLE segment ADD COLUMN flushed_ns BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE segment ADD COLUMN flushed_bytes BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE segment ADD COLUMN written_bytes BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE segment ADD COLUMN quarantined TEXT;
 UPDATE segment SET flushed_bytes = bytes, written_bytes = bytes;",
+    // Catalogs of version 2 have this table from the first deletion on.
+    "
+CREATE TABLE IF NOT EXISTS deletion (
+    id BIGINT PRIMARY KEY, tenant TEXT NOT NULL, filter TEXT NOT NULL, from_ns BIGINT NOT NULL, to_ns BIGINT NOT NULL,
+    cutoff_seq BIGINT NOT NULL, state TEXT NOT NULL, segments_done BIGINT NOT NULL, segments_total BIGINT NOT NULL,
+    records_removed BIGINT NOT NULL, error TEXT, requested_ns BIGINT NOT NULL
+);
+ALTER TABLE deletion ADD COLUMN awaits TEXT NOT NULL DEFAULT '[]';",
     "
 CREATE TABLE batch_id (tenant TEXT NOT NULL, low_water BIGINT NOT NULL, ids TEXT NOT NULL, PRIMARY KEY (tenant, low_water));",
 ];
@@ -613,6 +621,30 @@ pub(crate) mod tests {
             assert_eq!(segment.history, expect);
             catalog.close().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_deletion_of_version_2_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("catalog.sqlite");
+        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let old = SqlitePool::connect_with(options).await.unwrap();
+        for statements in [SCHEMA, UPGRADES[0], "INSERT INTO store VALUES (1, 2, 11, 2)"] {
+            old.execute(statements).await.unwrap();
+        }
+        let table = "CREATE TABLE deletion (id BIGINT PRIMARY KEY, tenant TEXT NOT NULL, filter TEXT NOT NULL, \
+                     from_ns BIGINT NOT NULL, to_ns BIGINT NOT NULL, cutoff_seq BIGINT NOT NULL, state TEXT NOT NULL, \
+                     segments_done BIGINT NOT NULL, segments_total BIGINT NOT NULL, records_removed BIGINT NOT NULL, \
+                     error TEXT, requested_ns BIGINT NOT NULL)";
+        old.execute(table).await.unwrap();
+        let row = "INSERT INTO deletion VALUES (4, 'default', 'n = 1', 0, 9, 11, 'active', 1, 2, 3, NULL, 5)";
+        old.execute(row).await.unwrap();
+        old.close().await;
+        let (catalog, _) = Catalog::open(&file).await.unwrap();
+        let found = catalog.deletions().await.unwrap();
+        let [deletion] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((deletion.id, deletion.records_removed, deletion.awaits.len()), (4, 3, 0));
+        catalog.close().await;
     }
 
     #[tokio::test]

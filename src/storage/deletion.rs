@@ -3,15 +3,17 @@
 //!
 //! **Invariants**: a deletion is in every snapshot from the moment it is acknowledged until its last segment was
 //! replaced; it concerns records below its cut-off only, so none that comes later; a segment is replaced by one
-//! transaction, which also counts it.
+//! transaction, which also counts it. A segment that could not be looked through is never read without it: the deletion
+//! waits, and is active again before a snapshot has the segment.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Executor, Row};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -23,21 +25,20 @@ use crate::record::{Tenant, column};
 
 /// Deletions that may be active at once: each costs every scan a condition.
 pub const ACTIVE_MAX: usize = 100;
+/// Deletions that may wait at once: they cost nothing until their segments are back.
+const WAITING_MAX: i64 = 1_000;
+/// Segments named in a message about a deletion that waits.
+const AWAITED_NAMED: usize = 3;
 /// Finished deletions that are remembered.
 const REMEMBERED_MAX: i64 = 1_000;
-
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS deletion (
-    id BIGINT PRIMARY KEY, tenant TEXT NOT NULL, filter TEXT NOT NULL, from_ns BIGINT NOT NULL, to_ns BIGINT NOT NULL,
-    cutoff_seq BIGINT NOT NULL, state TEXT NOT NULL, segments_done BIGINT NOT NULL, segments_total BIGINT NOT NULL,
-    records_removed BIGINT NOT NULL, error TEXT, requested_ns BIGINT NOT NULL
-);";
 
 /// Where a deletion stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Its records are hidden from queries, and being removed from segments.
     Active,
+    /// No segment that is read has its records; quarantined ones may. It is active again once one of them is back.
+    Waiting,
     /// No segment has its records any more.
     Done,
     /// Ended by its owner; what was removed stays removed.
@@ -47,12 +48,18 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [State; 4] = [State::Active, State::Done, State::Cancelled, State::Failed];
+    const ALL: [State; 5] = [State::Active, State::Waiting, State::Done, State::Cancelled, State::Failed];
+
+    /// Whether something is left to be done.
+    pub fn is_open(self) -> bool {
+        matches!(self, State::Active | State::Waiting)
+    }
 
     /// Its name in the catalog and in answers.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Active => "active",
+            State::Waiting => "waiting",
             State::Done => "done",
             State::Cancelled => "cancelled",
             State::Failed => "failed",
@@ -84,6 +91,8 @@ pub struct Deletion {
     pub cutoff_seq: i64,
     /// Where it stands.
     pub state: State,
+    /// The quarantined segments, by id, that it waits for, or last waited for.
+    pub awaits: Vec<i64>,
     /// Segments that were looked through.
     pub segments_done: u64,
     /// Segments to look through, as far as known.
@@ -118,6 +127,7 @@ impl Deletion {
             },
             cutoff_seq: row.get("cutoff_seq"),
             state: known.ok_or_else(|| format!("'{state}' is no state of a deletion"))?,
+            awaits: serde_json::from_str(row.get("awaits")).map_err(|error| format!("what it awaits: {error}"))?,
             segments_done: row.get::<i64, _>("segments_done") as u64,
             segments_total: row.get::<i64, _>("segments_total") as u64,
             records_removed: row.get::<i64, _>("records_removed") as u64,
@@ -140,12 +150,20 @@ pub enum Rewrite {
 pub(super) enum Change {
     /// Make a deletion active.
     Begin { wanted: Wanted, requested_ns: i64, done: oneshot::Sender<Result<Deletion, Error>> },
-    /// Make an active deletion inactive; `None` when it is not there, or not active.
-    End { id: i64, state: State, error: Option<String>, done: oneshot::Sender<Result<Option<Deletion>, Error>> },
+    /// Make a deletion inactive; `None` when it is not there, or was ended before.
+    End { id: i64, ending: Ending, done: oneshot::Sender<Result<Option<Deletion>, Error>> },
     /// Keep the id of a segment for a rewritten one.
     Reserve { done: oneshot::Sender<Result<i64, Error>> },
     /// Put a rewritten segment into the place of the old one.
     Replace { rewritten: Box<Rewritten>, deletion: i64, done: oneshot::Sender<Result<Rewrite, Error>> },
+}
+
+/// How a deletion stops to be active.
+pub(super) struct Ending {
+    state: State,
+    error: Option<String>,
+    /// The segments that it waits for.
+    awaits: Vec<i64>,
 }
 
 /// A segment written anew, not live yet.
@@ -181,7 +199,7 @@ impl Change {
     pub(super) fn apply(self, parts: Parts<'_>) -> Answer {
         match self {
             Change::Begin { wanted, requested_ns, done } => answer(done, begin(wanted, requested_ns, parts)),
-            Change::End { id, state, error, done } => answer(done, end(id, state, error, parts)),
+            Change::End { id, ending, done } => answer(done, end(id, ending, parts)),
             Change::Reserve { done } => {
                 *parts.next_segment += 1;
                 answer(done, Ok(*parts.next_segment - 1))
@@ -196,6 +214,9 @@ fn begin(wanted: Wanted, requested_ns: i64, parts: Parts<'_>) -> Result<Deletion
     if active >= ACTIVE_MAX {
         return Err(Error::TooManyDeletions(ACTIVE_MAX));
     }
+    if parts.runtime.block_on(parts.catalog.waiting_deletions())? >= WAITING_MAX {
+        return Err(Error::TooManyWaiting(WAITING_MAX));
+    }
     let cutoff_seq = parts.next_seq as i64;
     let deletion = parts.runtime.block_on(parts.catalog.insert_deletion(wanted, cutoff_seq, requested_ns))?;
     let snapshot = parts.view.tenants.entry(deletion.wanted.tenant.clone()).or_default();
@@ -204,8 +225,8 @@ fn begin(wanted: Wanted, requested_ns: i64, parts: Parts<'_>) -> Result<Deletion
     Ok(deletion)
 }
 
-fn end(id: i64, state: State, error: Option<String>, parts: Parts<'_>) -> Result<Option<Deletion>, Error> {
-    let ended = parts.runtime.block_on(parts.catalog.end_deletion(id, state, error))?;
+fn end(id: i64, ending: Ending, parts: Parts<'_>) -> Result<Option<Deletion>, Error> {
+    let ended = parts.runtime.block_on(parts.catalog.end_deletion(id, ending))?;
     for snapshot in parts.view.tenants.values_mut() {
         if snapshot.deletions.iter().any(|deletion| deletion.id == id) {
             let snapshot = Arc::make_mut(snapshot);
@@ -254,9 +275,25 @@ impl Catalog {
 
     /// All that are remembered, oldest first.
     pub(super) async fn deletions(&self) -> Result<Vec<Deletion>, catalog::Error> {
-        self.pool().execute(SCHEMA).await.map_err(|error| self.deletion_failed(error))?;
         let rows = sqlx::query("SELECT * FROM deletion ORDER BY id").fetch_all(self.pool()).await;
         rows.map_err(|error| self.deletion_failed(error))?.iter().map(|row| self.deletion_of(row)).collect()
+    }
+
+    async fn waiting_deletions(&self) -> Result<i64, catalog::Error> {
+        let count = sqlx::query("SELECT count(*) FROM deletion WHERE state = $1").bind(State::Waiting.as_str());
+        Ok(count.fetch_one(self.pool()).await.map_err(|error| self.deletion_failed(error))?.get(0))
+    }
+
+    /// Makes deletions active again that wait for one of these segments, which are read again.
+    pub(super) async fn wake_deletions(&self, live: &HashSet<i64>) -> Result<(), catalog::Error> {
+        let is_back = |found: &Deletion| found.awaits.iter().any(|segment| live.contains(segment));
+        for found in self.deletions().await?.iter().filter(|found| found.state == State::Waiting && is_back(found)) {
+            let update = sqlx::query("UPDATE deletion SET state = $1, error = NULL WHERE id = $2");
+            let update = update.bind(State::Active.as_str()).bind(found.id).execute(self.pool()).await;
+            update.map_err(|error| self.deletion_failed(error))?;
+            tracing::info!(id = found.id, "a deletion goes on: a segment that it waited for is back");
+        }
+        Ok(())
     }
 
     async fn insert_deletion(
@@ -265,11 +302,11 @@ impl Catalog {
         cutoff_seq: i64,
         requested_ns: i64,
     ) -> Result<Deletion, catalog::Error> {
-        let forget = "DELETE FROM deletion WHERE state <> 'active' AND id NOT IN \
+        let forget = "DELETE FROM deletion WHERE state NOT IN ('active', 'waiting') AND id NOT IN \
                       (SELECT id FROM deletion ORDER BY id DESC LIMIT $1)";
         let insert = "INSERT INTO deletion (id, tenant, filter, from_ns, to_ns, cutoff_seq, state, segments_done, \
-                      segments_total, records_removed, error, requested_ns) \
-                      SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, 0, 0, 0, NULL, $7 FROM deletion \
+                      segments_total, records_removed, error, requested_ns, awaits) \
+                      SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, 0, 0, 0, NULL, $7, '[]' FROM deletion \
                       RETURNING *";
         let inserted = async {
             let mut transaction = self.pool().begin().await?;
@@ -290,14 +327,12 @@ impl Catalog {
         self.deletion_of(&inserted.await.map_err(|error| self.deletion_failed(error))?)
     }
 
-    async fn end_deletion(
-        &self,
-        id: i64,
-        state: State,
-        error: Option<String>,
-    ) -> Result<Option<Deletion>, catalog::Error> {
-        let update = "UPDATE deletion SET state = $1, error = $2 WHERE id = $3 AND state = 'active' RETURNING *";
-        let row = sqlx::query(update).bind(state.as_str()).bind(error).bind(id).fetch_optional(self.pool()).await;
+    async fn end_deletion(&self, id: i64, ending: Ending) -> Result<Option<Deletion>, catalog::Error> {
+        let update = "UPDATE deletion SET state = $1, error = $2, awaits = $3 \
+                      WHERE id = $4 AND state IN ('active', 'waiting') RETURNING *";
+        let awaits = serde_json::to_string(&ending.awaits).expect("numbers always serialise");
+        let update = sqlx::query(update).bind(ending.state.as_str()).bind(ending.error).bind(awaits).bind(id);
+        let row = update.fetch_optional(self.pool()).await;
         row.map_err(|error| self.deletion_failed(error))?.map(|row| self.deletion_of(&row)).transpose()
     }
 
@@ -353,9 +388,21 @@ impl Store {
         self.change(|done| Change::Begin { wanted, requested_ns, done }).await
     }
 
-    /// Ends an active deletion; `None` when there is none of this number.
+    /// Ends a deletion that is active or waits; `None` when there is none of this number.
     pub async fn end_deletion(&self, id: i64, state: State, error: Option<String>) -> Result<Option<Deletion>, Error> {
-        self.change(|done| Change::End { id, state, error, done }).await
+        let ending = Ending { state, error, awaits: Vec::new() };
+        self.change(|done| Change::End { id, ending, done }).await
+    }
+
+    /// Lets a deletion wait for quarantined segments; with these open again, or gone for good, it goes on.
+    pub async fn suspend_deletion(&self, id: i64, awaited: &[&Arc<Segment>]) -> Result<Option<Deletion>, Error> {
+        let paths: Vec<&str> = awaited.iter().take(AWAITED_NAMED).map(|segment| segment.path.as_str()).collect();
+        let more = if awaited.len() > paths.len() { ", …" } else { "" };
+        let (count, paths) = (awaited.len(), paths.join(", "));
+        let error = format!("{count} quarantined segments may have its records, and it waits for them: {paths}{more}");
+        let awaits = awaited.iter().map(|segment| segment.id).collect();
+        let ending = Ending { state: State::Waiting, error: Some(error), awaits };
+        self.change(|done| Change::End { id, ending, done }).await
     }
 
     /// All deletions that are remembered, oldest first.

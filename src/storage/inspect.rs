@@ -91,9 +91,9 @@ pub fn check_frame(found: &Frame) -> Result<(), Error> {
     Ok(())
 }
 
-/// Decodes every value of a segment's file; what is wrong with it, if anything is.
-pub fn check_segment(file: &Path, segment: &Segment) -> Result<(), String> {
-    let opened = File::open(file).map_err(|error| format!("it can't be opened: {error}"))?;
+/// Decodes every value of a segment's file; what is wrong with it, if anything is. An open file can be read to its end,
+/// whatever becomes of its name.
+pub fn check_segment(opened: File, segment: &Segment) -> Result<(), String> {
     let bytes = opened.metadata().map_err(|error| error.to_string())?.len();
     if bytes != segment.bytes {
         return Err(format!("it has {bytes} bytes, the catalog says {}", segment.bytes));

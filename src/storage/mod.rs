@@ -78,6 +78,8 @@ pub struct Options {
     pub buffer_bytes_max: usize,
     /// Footers and indexes of segments that are kept in memory.
     pub open_bytes_max: usize,
+    /// Unpacked pages of segments that are kept in memory.
+    pub page_cache_bytes_max: usize,
     /// Columns of a segment; the values of further fields go to the overflow column.
     pub columns_max: usize,
     /// Field names known to a tenant; values of further names are kept, but can't be asked for by name.
@@ -104,7 +106,8 @@ impl Options {
             flush_bytes_max: 64 << 20,
             flush_age_max: Duration::from_secs(60),
             buffer_bytes_max: 192 << 20,
-            open_bytes_max: 256 << 20,
+            open_bytes_max: 128 << 20,
+            page_cache_bytes_max: 128 << 20,
             columns_max: 1_000,
             fields_max: 20_000,
             rules: Arc::default(),
@@ -185,6 +188,9 @@ pub enum Error {
     /// No further deletion can be taken.
     #[error("{0} deletions are active, which is the most; cancel one, or wait until one is done")]
     TooManyDeletions(usize),
+    /// … for so many wait.
+    #[error("{0} deletions wait for quarantined segments, which is the most; put the segments back, or cancel some")]
+    TooManyWaiting(i64),
     /// An error that several waiting requests share.
     #[error(transparent)]
     Shared(Arc<Error>),
@@ -194,7 +200,7 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Overloaded(_) | Error::TooManyDeletions(_) => Kind::Limit,
+            Error::Overloaded(_) | Error::TooManyDeletions(_) | Error::TooManyWaiting(_) => Kind::Limit,
             Error::Closed | Error::Locked(_) | Error::DataDir { .. } | Error::Wal(_) | Error::Segment(_) => {
                 Kind::Unavailable
             }
@@ -247,6 +253,7 @@ struct Shared {
     buffer_bytes: AtomicUsize,
     room: tokio::sync::Notify,
     opened: Opened,
+    pages: Arc<segment::PageCache>,
     cache: Cache,
     metrics: Metrics,
     repeats: Arc<Repeats>,
@@ -274,6 +281,7 @@ impl Store {
             buffer_bytes: AtomicUsize::new(buffer_bytes),
             room: tokio::sync::Notify::new(),
             opened: Opened::new(options.open_bytes_max),
+            pages: Arc::new(segment::PageCache::new(options.page_cache_bytes_max)),
             cache,
             metrics,
             repeats: Arc::new(recovered.repeats),
@@ -416,7 +424,7 @@ impl Store {
         let open = self.shared.opened.get(segment.id, || {
             was_here = false;
             let _pinned = self.shared.cache.pin(segment)?;
-            OpenSegment::open(&self.segments_dir(), segment)
+            Ok(OpenSegment::open(&self.segments_dir(), segment)?.with_pages(self.shared.pages.clone()))
         })?;
         if was_here {
             self.shared.cache.touch(segment.id);
@@ -448,6 +456,7 @@ impl Store {
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.shared.metrics.register(registry);
         self.shared.cache.register(registry);
+        self.shared.pages.register(registry.sub_registry_with_prefix("quiver_storage"));
     }
 }
 

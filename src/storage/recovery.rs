@@ -44,6 +44,8 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
         let snapshot = Arc::make_mut(view.tenants.entry(segment.tenant.clone()).or_default());
         snapshot.add_segment(segment, options.fields_max);
     }
+    let live = view.tenants.values().flat_map(|found| &found.segments).map(|segment| segment.id).collect();
+    catalog.wake_deletions(&live).await?;
     view.add_deletions(catalog.deletions().await?);
     let wal_dir = paths::wal_dir(&options.data_dir);
     let is_new = is_new(&options.data_dir, &view, contents.low_water)?;

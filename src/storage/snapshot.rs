@@ -72,14 +72,13 @@ impl Snapshot {
         buffer::push(&mut self.buffer, self.flushing, added)
     }
 
-    /// Adds a segment where it belongs: to those that are read, or to the quarantined.
+    /// Adds a segment where it belongs: to those that are read, or to the quarantined. The fields of these are known too,
+    /// so that a condition on one means the same whether its segment is read or not.
     pub(super) fn add_segment(&mut self, segment: Segment, fields_max: usize) {
-        if segment.history.quarantined.is_some() {
-            self.quarantined.push(Arc::new(segment));
-            return;
-        }
         self.learn(segment.detail.fields.iter().map(|field| (field.name.clone(), field.info())), fields_max);
-        self.segments.push(Arc::new(segment));
+        let is_read = segment.history.quarantined.is_none();
+        let segments = if is_read { &mut self.segments } else { &mut self.quarantined };
+        segments.push(Arc::new(segment));
     }
 
     /// Takes segments out. Fields that were only in them stay known until there is little room for further ones.
@@ -88,7 +87,7 @@ impl Snapshot {
         self.quarantined.retain(|segment| !gone(segment));
         if self.fields.len() > fields_max / 2 {
             self.fields = Arc::default();
-            for segment in self.segments.clone() {
+            for segment in self.all_segments().cloned().collect::<Vec<_>>() {
                 self.learn(segment.detail.fields.iter().map(|field| (field.name.clone(), field.info())), fields_max);
             }
             for buffered in self.buffer.clone() {

@@ -498,7 +498,7 @@ fn remove_empty_dirs(dir: &Path, root: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampNanosecondArray, new_null_array};
+    use arrow::array::{RecordBatch, StringArray};
 
     use super::*;
     use crate::clock::Clock;
@@ -511,15 +511,8 @@ pub(super) mod tests {
 
     /// A record of each time, all of one level.
     pub fn records(level: &str, times_ns: &[i64]) -> RecordBatch {
-        let columns = column::CORE.iter().chain(&column::HIDDEN).map(|name| {
-            let array: ArrayRef = match *name {
-                column::TIMESTAMP => Arc::new(TimestampNanosecondArray::from(times_ns.to_vec()).with_timezone("UTC")),
-                column::LEVEL => Arc::new(StringArray::from(vec![level; times_ns.len()])),
-                _ => new_null_array(batch::fixed_field(name).unwrap().data_type(), times_ns.len()),
-            };
-            (*name, array, *name != column::TIMESTAMP)
-        });
-        RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+        let levels = StringArray::from(vec![level; times_ns.len()]);
+        batch::tests::records(times_ns, &[(column::LEVEL, Arc::new(levels))])
     }
 
     pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {

@@ -1,6 +1,7 @@
 //! Records that were asked to be deleted are gone, from answers and from files; others, and later ones, stay.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -29,6 +30,23 @@ fn state(quiver: &Quiver, id: i64) -> Value {
     let listed = ask(quiver, "default", "GET", "/api/v1/delete", &Value::Null).json();
     let found = listed["deletions"].as_array().and_then(|all| all.iter().find(|deletion| deletion["id"] == id));
     found.unwrap_or_else(|| panic!("deletion {id} is not in {listed}")).clone()
+}
+
+/// The files of segments.
+fn parquet_files(data_dir: &Path) -> Vec<PathBuf> {
+    let mut dirs = vec![data_dir.join("segments")];
+    let mut files = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).expect("it can be listed") {
+            let path = entry.expect("it can be listed").path();
+            match path.is_dir() {
+                true => dirs.push(path),
+                false if path.extension().is_some_and(|extension| extension == "parquet") => files.push(path),
+                false => {}
+            }
+        }
+    }
+    files
 }
 
 fn wait_until_done(quiver: &Quiver, id: i64) -> Value {
@@ -81,17 +99,7 @@ fn records_are_gone_from_answers_and_files_and_later_ones_stay() {
     // Replaced files are swept at the latest now, so exactly the live ones are there.
     let listed = Command::new(binary()).args(["segments", "--format", "json", "--data-dir"]).arg(dir.path()).output();
     let live = String::from_utf8(listed.expect("it runs").stdout).expect("it is text").lines().count();
-    let mut dirs = vec![dir.path().join("segments")];
-    let mut files = 0;
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).expect("it can be listed") {
-            let path = entry.expect("it can be listed").path();
-            match path.is_dir() {
-                true => dirs.push(path),
-                false => files += usize::from(path.extension().is_some_and(|extension| extension == "parquet")),
-            }
-        }
-    }
+    let files = parquet_files(dir.path()).len();
     assert_eq!(files, live);
 }
 
@@ -132,6 +140,31 @@ fn a_deletion_survives_kills() {
     assert_eq!((&done["state"], &done["records_removed"]), (&json!("done"), &json!(80)), "{done}");
     assert_eq!(quiver.count("SELECT count(*) FROM logs"), 160);
     assert_eq!(quiver.count("SELECT count(DISTINCT n) FROM logs WHERE user_id <> 'u2'"), 160);
+}
+
+#[test]
+fn a_deletion_waits_for_a_file_that_is_away() {
+    let dir = data_dir();
+    let quiver = Quiver::start(dir.path(), &[]);
+    ingest(&quiver, 0, 60);
+    assert!(quiver.terminate().success());
+    let (file, aside) = (parquet_files(dir.path()).swap_remove(0), dir.path().join("aside"));
+    fs::rename(&file, &aside).expect("it can be moved");
+
+    let quiver = Quiver::start(dir.path(), &[]);
+    let id = delete(&quiver, &json!({"filter": "user_id = 'u1'"}));
+    let waiting = wait_until_done(&quiver, id);
+    assert_eq!((&waiting["state"], &waiting["records_removed"]), (&json!("waiting"), &json!(10)), "{waiting}");
+    assert!(waiting["error"].as_str().is_some_and(|error| error.contains("quarantined")), "{waiting}");
+    quiver.terminate();
+    fs::rename(&aside, &file).expect("it can be moved");
+
+    let quiver = Quiver::start(dir.path(), &[]);
+    let count = || quiver.count("SELECT count(*) FROM logs WHERE user_id = 'u1'");
+    assert_eq!(count(), 0);
+    let done = wait_until_done(&quiver, id);
+    assert_eq!((&done["state"], &done["records_removed"]), (&json!("done"), &json!(20)), "{done}");
+    assert_eq!((count(), quiver.count("SELECT count(*) FROM logs")), (0, 40));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod object_store;
+mod parsing;
 mod quiver;
 mod receivers;
 mod recovery;

@@ -198,6 +198,21 @@ fn a_row_limit_is_told() {
 }
 
 #[test]
+fn the_bytes_of_a_query_are_told_and_limited() {
+    let (_dir, quiver) = filled(&["--set", "query.scan_bytes_max=1000", "--set", "query.slow_after=0s"]);
+    let refused = quiver.ask("", "application/x-ndjson", "SELECT _line FROM logs");
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert!(refused.message().contains("1000 bytes") && refused.message().contains("query.scan_bytes_max"));
+    let is_counted = || (quiver.metric("quiver_query_scanned_bytes_total") > 1_000.0).then_some(());
+    wait_for("the bytes to be counted", Duration::from_secs(20), is_counted);
+    assert_eq!(quiver.sql("SELECT 1 AS one").len(), 1, "what reads nothing is answered");
+    let log = quiver.log();
+    let line =
+        log.lines().find(|line| line.contains("slow query") && line.contains("SELECT _line")).expect("it is logged");
+    assert!(line.contains("bytes_scanned"), "{line}");
+}
+
+#[test]
 fn a_client_that_goes_away_cancels_its_query() {
     let (_dir, quiver) = filled(&[]);
     let waiting = http::open(&quiver.http, "POST", "/api/v1/sql", &[], ENDLESS.as_bytes()).expect("it connects");

@@ -231,7 +231,7 @@ func tryDamaged(ctx context.Context, run *Run, ledger *Ledger, dir string) findi
 	}
 	defer store.Kill()
 	rows, answer, err := store.Rows(ctx)
-	found := finding{outcome: right, reported: reportsDamage(ctx, store)}
+	found := finding{outcome: right}
 	counts, shown := ledger.compare(rows)
 	switch {
 	case answer.Status == 0:
@@ -244,6 +244,7 @@ func tryDamaged(ctx context.Context, run *Run, ledger *Ledger, dir string) findi
 		found.outcome, found.message = wrong, counts.String()+shown
 	case noticeOf(answer) != "":
 		found.outcome, found.message = noticed, noticeOf(answer)
+		found.reported = until(ctx, reportMax, func() bool { return reportsDamage(ctx, store) })
 	case counts.Lost > 0:
 		found.outcome, found.message = partial, counts.String()
 	}

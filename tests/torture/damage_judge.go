@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"time"
 )
 
 // noticeHeader and noticeKey are where an answer tells that it is not whole: the one place to change.
@@ -18,6 +19,9 @@ const (
 
 // damageMetric counts segments in quarantine.
 const damageMetric = "quiver_storage_quarantined_segments"
+
+// reportMax is how long the metric may take: what a query comes upon reaches the store's writer beside its answer.
+const reportMax = 10 * time.Second
 
 func judge(report *Report, found finding) {
 	name := found.damage.name

@@ -279,7 +279,7 @@ struct Reader {
     segment: usize,
     sources: VecDeque<Source>,
     batches: VecDeque<RecordBatch>,
-    /// Memory of the batches that were read and not given yet.
+    /// Memory of what is being read, then of the batches that were read and not given yet.
     held: MemoryReservation,
     rows_left: usize,
 }
@@ -305,6 +305,7 @@ impl Reader {
                 Source::Segment(open, ..) => Some(open.segment.clone()),
                 Source::Buffer(..) => None,
             };
+            self.held.try_resize(source.memory_bytes(&self.stages))?;
             match read(source, &self.stages, &self.inputs.counts) {
                 Ok(batch) => {
                     // What lies in the buffer is counted there.

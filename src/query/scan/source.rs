@@ -19,7 +19,7 @@ use crate::storage::Buffered;
 use crate::storage::segment::{OpenSegment, ReadError};
 
 /// Bytes of columns that are unpacked at once, about.
-const CHUNK_BYTES: u64 = 16 << 20;
+const CHUNK_BYTES: usize = 16 << 20;
 const CHUNK_ROWS_MIN: usize = 8_192;
 /// Records of a batch that the rest of a plan gets.
 pub(super) const BATCH_ROWS: usize = 8_192;
@@ -49,14 +49,25 @@ impl Source {
         }
     }
 
-    /// The same records in pieces that fit in memory, for these stages.
-    pub fn chunks(self, stages: &Stages) -> Vec<Source> {
-        let Source::Segment(open, row_group, ranges) = &self else { return vec![self] };
+    /// Bytes of a record that these stages unpack, about; what lies in the buffer is there already.
+    fn row_bytes(&self, stages: &Stages) -> usize {
+        let Source::Segment(open, row_group, _) = self else { return 0 };
         let all = stages.find.iter().chain(&stages.rest).flat_map(|stage| stage.stored.fields());
         let places: Vec<usize> = all.filter_map(|field| open.column(field.name())).collect();
         let group_rows = open.metadata().row_group(*row_group).num_rows().max(1) as u64;
-        let row_bytes = (open.unpacked_bytes(*row_group, &places) / group_rows).max(1);
-        let rows_max = usize::try_from(CHUNK_BYTES / row_bytes).unwrap_or(usize::MAX).max(CHUNK_ROWS_MIN);
+        (open.unpacked_bytes(*row_group, &places) / group_rows).max(1) as usize
+    }
+
+    /// Memory that reading it takes at most, about. **Units**: bytes.
+    pub fn memory_bytes(&self, stages: &Stages) -> usize {
+        self.row_bytes(stages).saturating_mul(self.rows())
+    }
+
+    /// The same records in pieces that fit in memory, for these stages.
+    pub fn chunks(self, stages: &Stages) -> Vec<Source> {
+        let row_bytes = self.row_bytes(stages);
+        let Source::Segment(open, row_group, ranges) = &self else { return vec![self] };
+        let rows_max = (CHUNK_BYTES / row_bytes).max(CHUNK_ROWS_MIN);
         let mut chunks: Vec<Vec<Range<usize>>> = vec![Vec::new()];
         let mut left = rows_max;
         for range in ranges {
@@ -141,7 +152,7 @@ fn find_with(
     let mut found = Loaded { source, columns: Vec::new(), rows };
     counts.rows.fetch_add(rows as u64, Relaxed);
     if let Source::Buffer(batch, _) = &found.source {
-        counts.bytes.fetch_add((batch.bytes * rows / batch.rows().max(1)) as u64, Relaxed);
+        counts.take_bytes((batch.bytes * rows / batch.rows().max(1)) as u64)?;
     }
     let mut masks: Option<BooleanArray> = None;
     for (at, stage) in stages.find.iter().enumerate() {
@@ -244,7 +255,7 @@ fn read_segment(
     let group_rows = open.metadata().row_group(row_group).num_rows() as usize;
     let selection =
         (rows < group_rows).then(|| RowSelection::from_consecutive_ranges(ranges.iter().cloned(), group_rows));
-    counts.bytes.fetch_add(open.stored_bytes(row_group, &places) * rows as u64 / group_rows.max(1) as u64, Relaxed);
+    counts.take_bytes(open.stored_bytes(row_group, &places) * rows as u64 / group_rows.max(1) as u64)?;
     let batches = open.read(row_group, &places, selection, rows).map_err(damaged)?;
     let batches = batches.collect::<Result<Vec<RecordBatch>, ReadError>>().map_err(damaged)?;
     let read = match <[RecordBatch; 1]>::try_from(batches) {

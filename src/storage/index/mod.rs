@@ -222,6 +222,8 @@ pub struct Index {
     file: File,
     directory: Directory,
     blocks: u32,
+    /// What is asked of lines is asked of messages.
+    lines_are_messages: bool,
     terms: OnceLock<Terms>,
     counts: OnceLock<Counts>,
     ends: Vec<OnceLock<Vec<u8>>>,
@@ -253,7 +255,14 @@ impl Index {
         let blocks = directory.row_groups.iter().map(|rows| rows.div_ceil(BLOCK_ROWS as u32)).sum();
         let ends = directory.sections.iter().map(|_| OnceLock::new()).collect();
         let (terms, counts) = Default::default();
-        Ok(Index { path: path.to_owned(), file, directory, blocks, terms, counts, ends })
+        let (path, lines_are_messages) = (path.to_owned(), false);
+        Ok(Index { path, file, directory, blocks, lines_are_messages, terms, counts, ends })
+    }
+
+    /// Lets the index answer for `_line` too: every record of the segment has neither shape nor raw line, so that its line
+    /// is its message. Where a line is put together from a shape, no text that is indexed need have a part of it.
+    pub(super) fn take_lines_for_messages(&mut self) {
+        self.lines_are_messages = true;
     }
 
     /// Memory it holds when everything has been asked for.
@@ -331,6 +340,7 @@ impl Index {
     }
 
     fn terms(&self, column: &str) -> Result<Option<&Terms>, Error> {
+        let column = if column == column::LINE && self.lines_are_messages { column::MESSAGE } else { column };
         if column != column::MESSAGE {
             return Ok(None);
         }
@@ -432,7 +442,7 @@ impl Index {
             Found::Any => Ok(None),
             Found::Blocks(set) => Ok(Some(set)),
             Found::Also(mut set, opaque) => {
-                let Some(at) = self.section(Kind::Opaque, Some(column)) else { return Ok(Some(set)) };
+                let Some(at) = self.section(Kind::Opaque, Some(column::MESSAGE)) else { return Ok(Some(set)) };
                 let Some(layout) = self.directory.sections[at].layout else { return Ok(Some(set)) };
                 for term in opaque {
                     if set.is_empty() {

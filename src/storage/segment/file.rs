@@ -32,6 +32,8 @@ const SAMPLE_ROWS: usize = 4_096;
 const DISTINCT_PERCENT_MAX: usize = 30;
 /// A text column with more different values than this share, and a name that says so, is an id.
 const ID_PERCENT_MIN: usize = 80;
+/// … of more values than these.
+const ID_FILLED_MIN: usize = 16;
 /// Dictionary pages grow to this; beyond it a column goes on without one.
 const DICTIONARY_BYTES_MAX: usize = 512 << 10;
 /// Texts longer than this are cut in statistics.
@@ -79,26 +81,15 @@ impl Layout {
 
     /// Chooses by a sample, where forms of ids and the unit of time are known.
     pub fn new(ids: BTreeMap<String, IdForm>, time_unit: TimeUnit, sample: &RecordBatch, tier: Tier) -> Layout {
-        let rows = sample.num_rows().min(SAMPLE_ROWS);
-        let mut without_dictionary = HashSet::new();
-        let mut value_columns = indexed_ids(&ids, sample.column_by_name(column::TRACE_ID).is_some());
-        for (field, array) in sample.schema().fields().iter().zip(sample.columns()) {
-            let head = array.slice(0, rows);
-            let filled = rows - head.null_count();
-            let percent = distinct(&head) * 100 / filled.max(1);
-            if percent > DISTINCT_PERCENT_MAX && filled > 0 {
-                without_dictionary.insert(field.name().clone());
-            }
-            let text = *field.data_type() == DataType::Utf8;
-            if text && percent > ID_PERCENT_MIN && filled > 16 && names_an_id(field.name()) {
-                value_columns.insert(field.name().clone());
-            }
-        }
+        let named = sample.schema_ref().fields().iter().map(|field| field.name()).zip(sample.columns());
+        let varied =
+            named.filter(|(_, array)| variety(array).is_some_and(|(_, percent)| percent > DISTINCT_PERCENT_MAX));
+        let mut without_dictionary: HashSet<String> = varied.map(|(name, _)| name.clone()).collect();
         // Ids that come in groups repeat within a row group, though not within the sample.
         if ids.contains_key(column::TRACE_ID) {
             without_dictionary.remove(column::TRACE_ID);
         }
-        Layout { ids, time_unit, value_columns, without_dictionary, tier }
+        Layout { value_columns: value_columns(&ids, sample), ids, time_unit, without_dictionary, tier }
     }
 
     /// The columns as they lie in the file, but for shapes: [`written_schema`] says how these do.
@@ -172,10 +163,28 @@ fn written_schema(stored: &Schema) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// The ids whose values the index holds: all but those of spans, which are asked for beside their trace's.
-pub(super) fn indexed_ids(ids: &BTreeMap<String, IdForm>, has_trace_id: bool) -> BTreeSet<String> {
-    let named = ids.keys().filter(|name| *name != column::SPAN_ID).cloned();
-    named.chain(has_trace_id.then(|| column::TRACE_ID.to_owned())).collect()
+/// The columns whose values the index holds: ids (but those of spans, which are asked for beside their trace's), and texts
+/// that are named like ids and hardly repeat. `sample` starts with the first records of the file, so that an index that is
+/// made again holds the same.
+pub(super) fn value_columns(ids: &BTreeMap<String, IdForm>, sample: &RecordBatch) -> BTreeSet<String> {
+    let mut found: BTreeSet<String> = ids.keys().filter(|name| *name != column::SPAN_ID).cloned().collect();
+    for (name, texts) in text_columns(sample) {
+        let is_id = || {
+            let texts: ArrayRef = Arc::new(texts.clone());
+            variety(&texts).is_some_and(|(filled, percent)| filled > ID_FILLED_MIN && percent > ID_PERCENT_MIN)
+        };
+        if name == column::TRACE_ID || (names_an_id(name) && is_id()) {
+            found.insert(name.to_owned());
+        }
+    }
+    found
+}
+
+/// How many of a column's first records have a value, and how many percent of these differ; `None`: none has.
+fn variety(array: &ArrayRef) -> Option<(usize, usize)> {
+    let head = array.slice(0, array.len().min(SAMPLE_ROWS));
+    let filled = head.len() - head.null_count();
+    (filled > 0).then(|| (filled, distinct(&head) * 100 / filled))
 }
 
 fn is_number(kind: &DataType) -> bool {

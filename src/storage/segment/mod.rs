@@ -17,13 +17,15 @@ mod file;
 mod ids;
 mod merge;
 mod open;
+mod pages;
 mod rows;
 
 pub use file::Tier;
 pub use ids::IdForm;
 pub use merge::{Keep, MergeLimits, merge};
 pub use open::{Error as ReadError, OpenSegment};
-pub use rows::{Condition, matching};
+pub use pages::PageCache;
+pub use rows::{Condition, Extremes, extremes, matching};
 
 use self::file::{FileWriter, Finished, Layout};
 use super::buffer::Buffered;

@@ -14,16 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
 };
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::file::{self, PIECE_BYTES};
 use super::ids::IdForm;
+use super::pages::{CachedRowGroup, PageCache};
 use crate::record::{batch, column};
 use crate::storage::catalog::Segment;
 use crate::storage::index::{self, Index, IndexBuilder};
@@ -69,7 +70,7 @@ struct BadPiece {
 
 /// A file whose pieces are checked when they are first read.
 #[derive(Debug)]
-struct CheckedFile {
+pub(super) struct CheckedFile {
     file: File,
     bytes: u64,
     /// Empty: there are no checksums.
@@ -116,7 +117,7 @@ impl CheckedFile {
 
 /// The same file for one reader.
 #[derive(Debug, Clone)]
-struct SharedFile(Arc<CheckedFile>);
+pub(super) struct SharedFile(Arc<CheckedFile>);
 
 impl Length for SharedFile {
     fn len(&self) -> u64 {
@@ -138,7 +139,7 @@ impl ChunkReader for SharedFile {
 
 /// Reads a file from a place on.
 #[derive(Debug)]
-struct Reading {
+pub(super) struct Reading {
     file: Arc<CheckedFile>,
     at: u64,
 }
@@ -167,6 +168,8 @@ pub struct OpenSegment {
     /// Texts as records in memory have them.
     plain: ArrowReaderMetadata,
     ids: BTreeMap<String, IdForm>,
+    /// Where unpacked pages are kept; `None`: nowhere.
+    pages: Option<Arc<PageCache>>,
 }
 
 impl OpenSegment {
@@ -204,15 +207,17 @@ impl OpenSegment {
         let views = read_as(with_views(written.schema()))?;
         let plain = read_as(with_shapes(written.schema()))?;
         let ids = ids_of(written.metadata()).map_err(damaged)?;
-        Ok(OpenSegment {
-            segment: segment.clone(),
-            index: index.map(|(index, _)| index),
-            path,
-            file,
-            views,
-            plain,
-            ids,
-        })
+        let has = |name: &str| written.schema().field_with_name(name).is_ok();
+        let mut index = index.map(|(index, _)| index);
+        if let Some(index) = index.as_mut().filter(|_| !has(column::SHAPE) && !has(column::RAW)) {
+            index.take_lines_for_messages();
+        }
+        Ok(OpenSegment { segment: segment.clone(), index, path, file, views, plain, ids, pages: None })
+    }
+
+    /// The same segment, whose unpacked pages [`OpenSegment::read`] keeps.
+    pub fn with_pages(self, pages: Arc<PageCache>) -> OpenSegment {
+        OpenSegment { pages: Some(pages), ..self }
     }
 
     /// Memory that footer and index hold.
@@ -286,8 +291,25 @@ impl OpenSegment {
         selection: Option<RowSelection>,
         batch_rows: usize,
     ) -> Result<Columns<'_>, Error> {
+        let mask = ProjectionMask::roots(self.views.parquet_schema(), columns.iter().copied());
+        let metadata = self.views.metadata();
+        if let (Some(cache), Some(_)) = (&self.pages, metadata.offset_index()) {
+            let pages = CachedRowGroup {
+                cache: cache.clone(),
+                segment: self.segment.id,
+                file: Arc::new(self.file.clone()),
+                metadata: metadata.clone(),
+                row_group,
+            };
+            let hint = Some(self.views.schema().fields());
+            let levels = parquet_to_arrow_field_levels(self.views.parquet_schema(), mask, hint);
+            let levels = levels.map_err(|error| self.damaged(error))?;
+            let reader =
+                ParquetRecordBatchReader::try_new_with_row_groups(&levels, &pages, batch_rows.max(1), selection)
+                    .map_err(|error| self.damaged(error))?;
+            return Ok(Columns { segment: self, reader, plain: false });
+        }
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.views.clone());
-        let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
         let mut builder =
             builder.with_projection(mask).with_row_groups(vec![row_group]).with_batch_size(batch_rows.max(1));
         if let Some(selection) = selection {
@@ -416,18 +438,19 @@ fn rebuild(path: &Path, segment: &Arc<Segment>, file: &File, crc32: u32) -> Resu
     });
     let root = path.ancestors().nth(Path::new(&segment.path).components().count()).unwrap_or(Path::new("/"));
     let open = OpenSegment::open(root, &bare)?;
-    let values = file::indexed_ids(&open.ids, open.column(column::TRACE_ID).is_some());
-    let mut builder = IndexBuilder::new(values);
+    let mut builder: Option<IndexBuilder> = None;
     let wanted = 0..open.plain.schema().fields().len();
     for row_group in 0..open.metadata().num_row_groups() {
         let columns: Vec<usize> = wanted.clone().collect();
         let rows = open.metadata().row_group(row_group).num_rows() as usize;
         for batch in open.read(row_group, &columns, None, rows)? {
-            builder.add_row_group(&plain_texts(&batch?).map_err(|error| damaged(error.to_string()))?);
+            let records = plain_texts(&batch?).map_err(|error| damaged(error.to_string()))?;
+            let builder = builder.get_or_insert_with(|| IndexBuilder::new(file::value_columns(&open.ids, &records)));
+            builder.add_row_group(&records);
         }
     }
     let index_path = paths::index_of(path);
-    file::write_index(&index_path, &builder.finish(&checksums)).map_err(io)?;
+    file::write_index(&index_path, &builder.unwrap_or_default().finish(&checksums)).map_err(io)?;
     let index = Index::open(&index_path).map_err(|error| damaged(error.to_string()))?;
     Ok((index, checksums))
 }
@@ -442,4 +465,43 @@ fn plain_texts(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowEr
         Ok((field.name().clone(), plain))
     });
     RecordBatch::try_from_iter(columns.collect::<Result<Vec<_>, arrow::error::ArrowError>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringArray;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::record::Tenant;
+    use crate::storage::{Options, Store};
+
+    #[tokio::test]
+    async fn an_index_that_is_made_again_is_what_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options::new(dir.path()), Clock::manual(0)).await.unwrap();
+        let times: Vec<i64> = (0..9_000).map(|n| n * 1_000_000_000).collect();
+        let text =
+            |of: fn(usize) -> String| Arc::new((0..9_000).map(|n| Some(of(n))).collect::<StringArray>()) as ArrayRef;
+        let order_ids = text(|n| format!("order-{n}"));
+        let shop_ids = text(|n| format!("shop-{}", n % 7));
+        let batch = batch::tests::records(&times, &[("order_id", order_ids), ("shop_id", shop_ids)]);
+        let tenant = Tenant::default_tenant();
+        store.append(&tenant, batch).await.unwrap();
+        store.flush().await.unwrap();
+        let (root, segment) = (store.segments_dir(), store.snapshot(&tenant).segments[0].clone());
+        let index_path = paths::index_of(&root.join(&segment.path));
+        let written = std::fs::read(&index_path).unwrap();
+        std::fs::remove_file(&index_path).unwrap();
+        OpenSegment::open(&root, &segment).unwrap();
+        assert!(std::fs::read(&index_path).unwrap() == written, "it is another index");
+        let index = Index::open(&index_path).unwrap();
+        let absent = |column: &str| {
+            let search = index::Search::Equals { column: column.into(), value: "nowhere".into() };
+            index.find(&search).unwrap().map(|blocks| blocks.iter().count())
+        };
+        assert_eq!(absent("shop_id"), None, "few values are not indexed");
+        assert!(absent("order_id").is_some_and(|blocks| blocks <= 1));
+        store.close().await.unwrap();
+    }
 }

@@ -162,6 +162,53 @@ fn of_pages(
     Some(joined((0..pages.len()).filter(|page| allows(*page)).map(|page| start(page)..start(page + 1))))
 }
 
+/// The smallest and the largest value of a column of numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Extremes {
+    /// No record has a value.
+    NoValues,
+    /// Integers.
+    Integers(i64, i64),
+    /// Doubles.
+    Floats(f64, f64),
+}
+
+impl Extremes {
+    fn and(self, other: Extremes) -> Option<Extremes> {
+        match (self, other) {
+            (Extremes::NoValues, known) | (known, Extremes::NoValues) => Some(known),
+            (Extremes::Integers(a, b), Extremes::Integers(c, d)) => Some(Extremes::Integers(a.min(c), b.max(d))),
+            (Extremes::Floats(a, b), Extremes::Floats(c, d)) => Some(Extremes::Floats(a.min(c), b.max(d))),
+            _ => None,
+        }
+    }
+}
+
+/// The extremes of a column by the footer; `None`: it does not tell. (A zero has two signs, and statistics only one.)
+pub fn extremes(open: &OpenSegment, name: &str) -> Option<Extremes> {
+    let Some(place) = open.column(name) else { return Some(Extremes::NoValues) };
+    let mut all = Extremes::NoValues;
+    for group in open.metadata().row_groups() {
+        let statistics = group.column(place).statistics()?;
+        if statistics.null_count_opt() == Some(group.num_rows() as u64) {
+            continue;
+        }
+        let known = match statistics {
+            Statistics::Int64(found) => Extremes::Integers(*found.min_opt()?, *found.max_opt()?),
+            Statistics::Double(found) => Extremes::Floats(*found.min_opt()?, *found.max_opt()?),
+            _ => return None,
+        };
+        if !statistics.min_is_exact() || !statistics.max_is_exact() {
+            return None;
+        }
+        all = all.and(known)?;
+    }
+    match all {
+        Extremes::Floats(min, max) if min == 0.0 || max == 0.0 || min.is_nan() || max.is_nan() => None,
+        known => Some(known),
+    }
+}
+
 /// Ascending ranges with neighbours made one.
 fn joined(ranges: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
     let mut all: Vec<Range<usize>> = Vec::new();
