@@ -29,7 +29,7 @@ fn batch(first: u64) -> (String, u64) {
 #[test]
 fn a_tenant_that_sends_too_fast_waits_and_others_do_not() {
     let dir = data_dir();
-    let set = ["--set", "limits.bytes_per_second=100KB", "--set", "limits.burst_bytes=300KB"];
+    let set = ["--set", "limits.bytes_per_second=1KB", "--set", "limits.burst_bytes=300KB"];
     let quiver = Quiver::start(dir.path(), &set);
     let send = |tenant: &str| {
         let headers = [("content-type", "application/x-ndjson"), ("x-scope-orgid", tenant)];
@@ -41,19 +41,19 @@ fn a_tenant_that_sends_too_fast_waits_and_others_do_not() {
     assert_eq!(refused.status, 429);
     assert!(refused.message().contains("limits.bytes_per_second"), "{}", refused.text());
     let seconds: u64 = refused.header("retry-after").expect("it is told").parse().expect("seconds");
-    assert!((1..=4).contains(&seconds), "{seconds}");
+    assert!((100..=300).contains(&seconds), "{seconds}");
     assert_eq!(send("red").status, 200);
     let headers = [("x-scope-orgid", "blue")];
     let elastic = http::request(&quiver.http, "POST", "/_bulk", &headers, b"{}").expect("it answers");
     assert_eq!((elastic.status, &elastic.json()["error"]["type"]), (429, &json!("es_rejected_execution_exception")));
 }
 
-/// Ten writers that never wait, against a store that takes about a tenth of what they offer.
+/// Ten writers that never wait, and offer at least ten times of what their tenant may send.
 #[test]
 fn tenfold_overload_drops_nothing_that_was_acknowledged() {
     const MEMORY_MAX_BYTES: u64 = 256 << 20;
     let dir = data_dir();
-    let rate = 4_000_000;
+    let rate = 200_000;
     let set = [
         "--set",
         "memory_max=256MiB",
@@ -64,7 +64,8 @@ fn tenfold_overload_drops_nothing_that_was_acknowledged() {
     ];
     let quiver = Quiver::start_limited(dir.path(), &set, MEMORY_MAX_BYTES * 4);
     let (acknowledged, refused, offered) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let until = Instant::now() + Duration::from_secs(4);
+    let started = Instant::now();
+    let until = started + Duration::from_secs(4);
     thread::scope(|scope| {
         for writer in 0..10u64 {
             let (quiver, acknowledged, refused, offered) = (&quiver, &acknowledged, &refused, &offered);
@@ -87,7 +88,8 @@ fn tenfold_overload_drops_nothing_that_was_acknowledged() {
     });
     let (acknowledged, refused, offered) = (acknowledged.into_inner(), refused.into_inner(), offered.into_inner());
     assert!(refused > 0 && acknowledged > 0, "{refused} refused, {acknowledged} acknowledged");
-    assert!(offered > 10 * rate * 4, "only {offered} bytes were offered");
+    let allowed = rate * started.elapsed().as_secs().max(1);
+    assert!(offered > 10 * allowed, "only {offered} bytes were offered");
     let resident = quiver.metric("process_resident_memory_bytes");
     assert!(resident < 1.4 * MEMORY_MAX_BYTES as f64, "{resident} bytes are resident");
     let kept = quiver.count("SELECT count(*) FROM logs");
