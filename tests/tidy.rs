@@ -16,7 +16,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("storage", &["error", "clock", "record", "decode", "wal"]),
     ("backup", &["error", "clock", "record", "wal", "storage"]),
     ("query", &["error", "clock", "memory", "record", "storage"]),
-    ("server", &["error", "clock", "memory", "record", "pipeline", "decode", "storage", "query", "config", "telemetry"]),
+    (
+        "server",
+        &["error", "clock", "memory", "record", "pipeline", "decode", "storage", "query", "config", "telemetry"],
+    ),
     ("simulation", &["error", "clock", "memory", "record", "decode", "wal", "storage", "query"]),
     ("parse", &["error", "clock", "record", "pipeline", "decode", "server", "config"]),
     ("import", &["error", "record", "pipeline"]),

@@ -15,7 +15,7 @@ use crate::pipeline::settings::Pipeline;
 mod file;
 mod memory;
 
-pub use file::{Auth, File, Ingest, Log, LogFormat, Query, QuotaOrder, Retention, Server, Share, Storage};
+pub use file::{Auth, File, Ingest, Limits, Log, LogFormat, Query, QuotaOrder, Retention, Server, Share, Storage};
 
 /// The documented defaults, as a file that can be edited.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -92,6 +92,8 @@ pub struct Config {
     pub memory_max: usize,
     /// Ports and limits of requests; tokens of `tokens_file` are among `auth.tokens`.
     pub server: Server,
+    /// How fast each tenant may send.
+    pub limits: Limits,
     /// Limits of lines and fields, names that are recognised.
     pub ingest: Ingest,
     /// Where and when to keep.
@@ -138,6 +140,7 @@ impl Config {
             retention: self.retention.clone(),
             pipeline: self.pipeline.clone(),
             server,
+            limits: self.limits.clone(),
             ingest: self.ingest.clone(),
             storage: self.storage.clone(),
             query: self.query.clone(),
@@ -294,6 +297,8 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         ("server.body_bytes_max", server.body_bytes_max.bytes()),
         ("server.decompressed_bytes_max", server.decompressed_bytes_max.bytes()),
         ("server.requests_max", server.requests_max),
+        ("server.connections_max", server.connections_max),
+        ("limits.burst_bytes", typed.limits.burst_bytes),
         ("ingest.line_bytes_max", typed.ingest.line_bytes_max),
         ("ingest.batch_bytes_max", typed.ingest.batch_bytes_max.bytes()),
         ("storage.flush_bytes_max", typed.storage.flush_bytes_max.bytes()),
@@ -326,6 +331,9 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         return Err(setting("storage.data_dir", "must name a directory"));
     }
     check_object_store(&typed.storage)?;
+    if server.head_timeout.is_zero() {
+        return Err(setting("server.head_timeout", "must be more than 0"));
+    }
     if typed.query.timeout_max.is_zero() {
         return Err(setting("query.timeout_max", "must be more than 0"));
     }
@@ -336,8 +344,8 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         typed.query.threads = std::thread::available_parallelism().map_or(1, usize::from);
     }
     memory::check_sum(&typed, memory_max)?;
-    let File { retention, pipeline, server, ingest, storage, query, log, .. } = typed;
-    Ok(Config { memory_max, server, ingest, storage, retention, pipeline, query, log })
+    let File { retention, pipeline, server, limits, ingest, storage, query, log, .. } = typed;
+    Ok(Config { memory_max, server, limits, ingest, storage, retention, pipeline, query, log })
 }
 
 fn check_object_store(storage: &Storage) -> Result<(), Error> {

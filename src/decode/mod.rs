@@ -12,8 +12,14 @@ use crate::pipeline::Pipelines;
 use crate::record::Tenant;
 
 mod columns;
+pub mod datadog;
+pub mod elastic;
+mod envelope;
+pub mod firehose;
 mod forms;
+pub mod gelf;
 mod heads;
+pub mod journal;
 mod json;
 pub mod jsonline;
 mod lines;
@@ -24,6 +30,7 @@ mod outer;
 mod pairs;
 mod partial;
 mod records;
+pub mod splunk;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -152,12 +159,41 @@ pub struct Decoded {
     pub rejected: Vec<Rejection>,
     /// How many lines were not accepted, told in `rejected` or not.
     pub rejected_count: usize,
+    /// The same by [`Cause`].
+    pub causes: [usize; Cause::COUNT],
 }
 
 impl Decoded {
     /// How many records were accepted.
     pub fn accepted(&self) -> usize {
         self.batch.num_rows() + self.others.iter().map(|(_, batch)| batch.num_rows()).sum::<usize>()
+    }
+}
+
+/// Why a line was not accepted, in a word for those who count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It is not what the protocol says.
+    Malformed,
+    /// It is not UTF-8 where it has to be.
+    NotUtf8,
+    /// It is longer than [`Options::line_bytes_max`].
+    TooLong,
+}
+
+impl Cause {
+    /// How many causes there are; a cause is an index below it.
+    pub const COUNT: usize = 3;
+    /// All of them, in their order.
+    pub const ALL: [Cause; Cause::COUNT] = [Cause::Malformed, Cause::NotUtf8, Cause::TooLong];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Malformed => "malformed",
+            Cause::NotUtf8 => "not_utf8",
+            Cause::TooLong => "too_long",
+        }
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) struct Outer {
     fields: Vec<(Slot, OuterValue)>,
     overflow: String,
     level: Option<(Level, u16)>,
+    level_hint: Option<Level>,
     service: Option<Claim>,
     trace_id: Option<Claim>,
     span_id: Option<Claim>,
@@ -46,6 +47,7 @@ pub(super) struct Mark {
     fields: usize,
     overflow: usize,
     level: Option<(Level, u16)>,
+    level_hint: Option<Level>,
     service: Option<Claim>,
     trace_id: Option<Claim>,
     span_id: Option<Claim>,
@@ -65,6 +67,7 @@ impl Outer {
             fields: self.fields.len(),
             overflow: self.overflow.len(),
             level: self.level,
+            level_hint: self.level_hint,
             service: self.service,
             trace_id: self.trace_id,
             span_id: self.span_id,
@@ -77,6 +80,7 @@ impl Outer {
         self.overflow.truncate(mark.overflow);
         (self.level, self.service, self.trace_id, self.span_id) =
             (mark.level, mark.service, mark.trace_id, mark.span_id);
+        self.level_hint = mark.level_hint;
     }
 
     /// Adds a field; recognised names take their roles, and a worse claim on a role becomes a plain field.
@@ -134,6 +138,11 @@ impl Outer {
     /// Sets the level that the protocol itself gives.
     pub fn set_level(&mut self, level: Level) {
         self.level = Some((level, 0));
+    }
+
+    /// Sets the level of a line that says none itself: what a shipper made of stdout and stderr, mostly.
+    pub fn set_level_hint(&mut self, level: Level) {
+        self.level_hint = Some(level);
     }
 
     /// Sets the trace id that the protocol itself gives.
@@ -226,6 +235,10 @@ impl Outer {
 
     pub fn level(&self) -> Option<Level> {
         self.level.map(|(level, _)| level)
+    }
+
+    pub fn level_hint(&self) -> Option<Level> {
+        self.level_hint
     }
 
     pub fn service(&self) -> Option<&str> {

@@ -16,7 +16,7 @@ use super::outer::{Mark, Naming, Outer};
 use super::pairs::scan_pairs;
 use super::partial::{self, Cut, DOCKER_START, string_end};
 use super::token::{Syntax, Tokens, Value};
-use super::{Decoded, Error, Options, Rejection};
+use super::{Cause, Decoded, Error, Options, Rejection};
 use crate::pipeline::{Entry, Outcome, Pipelines};
 use crate::record::quote::{Quote, unescape_json};
 use crate::record::{Level, Tenant, overflow, time};
@@ -48,6 +48,9 @@ pub(super) struct Records<'o> {
     turn: u64,
     rejected: Vec<Rejection>,
     rejected_count: usize,
+    causes: [usize; Cause::COUNT],
+    /// Why the last line was not accepted, until somebody asks.
+    latest_reason: Option<String>,
     dropped: usize,
     /// Lines that wait for their last part, one for each stream of a container.
     cut: Vec<Cut>,
@@ -121,6 +124,8 @@ impl<'o> Records<'o> {
             turn: 0,
             rejected: Vec::new(),
             rejected_count: 0,
+            causes: [0; Cause::COUNT],
+            latest_reason: None,
             dropped: 0,
             cut: Vec::new(),
             received: None,
@@ -153,12 +158,23 @@ impl<'o> Records<'o> {
         self.kind_roots.clear();
     }
 
-    /// Counts a line that was not accepted.
+    /// Counts a line that is not what the protocol says.
     pub fn reject(&mut self, line: usize, reason: String) {
+        self.reject_as(Cause::Malformed, line, reason);
+    }
+
+    fn reject_as(&mut self, cause: Cause, line: usize, reason: String) {
         self.rejected_count += 1;
+        self.causes[cause as usize] += 1;
         if self.rejected.len() < self.options.rejections_max {
-            self.rejected.push(Rejection { line, reason });
+            self.rejected.push(Rejection { line, reason: reason.clone() });
         }
+        self.latest_reason = Some(reason);
+    }
+
+    /// Why a line was not accepted since this was last asked; for protocols that answer each record by itself.
+    pub fn take_reason(&mut self) -> Option<String> {
+        self.latest_reason.take()
     }
 
     /// Adds a line of any format; `place` is its number in the request, from 1. `given_ns` is the protocol's time.
@@ -340,7 +356,7 @@ impl<'o> Records<'o> {
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,
             Err(error) => {
-                self.reject(place, format!("not valid UTF-8 at column {}", error.valid_up_to() + 1));
+                self.reject_as(Cause::NotUtf8, place, format!("not valid UTF-8 at column {}", error.valid_up_to() + 1));
                 return Ok(());
             }
         };
@@ -467,6 +483,9 @@ impl<'o> Records<'o> {
     fn add_here(&mut self, entry: Entry, body: Body, place: usize, overflow: String) -> Result<(), Error> {
         let around = std::mem::take(&mut self.outer);
         self.change_outer(|outer, naming| outer.fill(&entry, overflow, naming));
+        if let Some(level) = around.level_hint() {
+            self.outer.set_level_hint(level);
+        }
         let added = match (&entry.message, body) {
             (None, Body::Line) => self.believed_line(entry.line.as_bytes(), entry.time_ns, place),
             (message, _) => {
@@ -494,6 +513,7 @@ impl<'o> Records<'o> {
         for (tenant, records) in std::mem::take(&mut self.others) {
             let decoded = records.finish();
             self.rejected_count += decoded.rejected_count;
+            self.causes.iter_mut().zip(decoded.causes).for_each(|(cause, more)| *cause += more);
             self.rejected.extend(decoded.rejected);
             others.push((tenant, decoded.batch));
         }
@@ -503,7 +523,13 @@ impl<'o> Records<'o> {
             dropped: self.dropped,
             rejected: self.rejected,
             rejected_count: self.rejected_count,
+            causes: self.causes,
         }
+    }
+
+    /// Whether a line is not too long by itself.
+    pub fn fits_alone(&self, line: &str) -> bool {
+        line.len() <= self.options.line_bytes_max
     }
 
     /// Whether the line keeps the limits; it is rejected when not.
@@ -514,7 +540,7 @@ impl<'o> Records<'o> {
         }
         if line.len() > self.options.line_bytes_max {
             let limit = self.options.line_bytes_max;
-            self.reject(place, format!("the line has {} bytes; the limit is {limit}", line.len()));
+            self.reject_as(Cause::TooLong, place, format!("the line has {} bytes; the limit is {limit}", line.len()));
             return Ok(false);
         }
         Ok(true)
@@ -656,7 +682,7 @@ impl<'o> Records<'o> {
         if let Some(id) = self.outer.span_id().filter(|_| !has_span_id) {
             columns.push(slot::SPAN_ID, Cell::Text(id));
         }
-        if let Some(level) = self.outer.level().or(self.row.level) {
+        if let Some(level) = self.outer.level().or(self.row.level).or(self.outer.level_hint()) {
             columns.push(slot::LEVEL, Cell::Text(level.as_str()));
         }
         if !self.outer.overflow().is_empty() || !self.row.overflow.is_empty() {
