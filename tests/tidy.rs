@@ -26,6 +26,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["server"]),
     ("tonic", &["server", "client"]),
     ("reqwest", &["client"]),
+    ("tokio_rustls", &["server"]),
+    ("ring", &["server"]),
     ("arrow_flight", &["server", "client"]),
 ];
 

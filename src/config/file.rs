@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::listen::{Listen, Tls};
+
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -17,6 +19,8 @@ pub struct File {
     pub retention: Vec<Retention>,
     /// `[server]`
     pub server: Server,
+    /// `[listen]`
+    pub listen: Listen,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[storage]`
@@ -51,6 +55,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// `[server.auth]`
     pub auth: Auth,
+    /// `[server.tls]`
+    pub tls: Tls,
 }
 
 /// `[server.auth]`: who may come in.

@@ -8,16 +8,21 @@ use arrow::record_batch::RecordBatch;
 use crate::error::Kind;
 
 mod columns;
+mod envelope;
 mod forms;
+pub mod forward;
+pub mod gelf;
 mod json;
 pub mod jsonline;
 mod lines;
 pub mod loki;
+pub mod msgpack;
 mod names;
 pub mod otlp;
 mod outer;
 mod pairs;
 mod records;
+pub mod syslog;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -33,6 +33,7 @@ pub(super) struct Outer {
     fields: Vec<(Slot, OuterValue)>,
     overflow: String,
     level: Option<(Level, u16)>,
+    level_hint: Option<Level>,
     service: Option<Claim>,
     trace_id: Option<Claim>,
     span_id: Option<Claim>,
@@ -45,6 +46,7 @@ pub(super) struct Mark {
     fields: usize,
     overflow: usize,
     level: Option<(Level, u16)>,
+    level_hint: Option<Level>,
     service: Option<Claim>,
     trace_id: Option<Claim>,
     span_id: Option<Claim>,
@@ -64,6 +66,7 @@ impl Outer {
             fields: self.fields.len(),
             overflow: self.overflow.len(),
             level: self.level,
+            level_hint: self.level_hint,
             service: self.service,
             trace_id: self.trace_id,
             span_id: self.span_id,
@@ -76,6 +79,7 @@ impl Outer {
         self.overflow.truncate(mark.overflow);
         (self.level, self.service, self.trace_id, self.span_id) =
             (mark.level, mark.service, mark.trace_id, mark.span_id);
+        self.level_hint = mark.level_hint;
     }
 
     /// Adds a field; recognised names take their roles, and a worse claim on a role becomes a plain field.
@@ -133,6 +137,19 @@ impl Outer {
     /// Sets the level that the protocol itself gives.
     pub fn set_level(&mut self, level: Level) {
         self.level = Some((level, 0));
+    }
+
+    /// Sets a level that holds where the line's own fields give none: a sender that writes for others (syslog, a log
+    /// driver) gives everything one severity.
+    pub fn set_level_hint(&mut self, level: Level) {
+        self.level_hint = Some(level);
+    }
+
+    /// Sets a service that holds where neither a field nor the line names one.
+    pub fn set_service_hint(&mut self, text: &str) {
+        if self.service.is_none() && !text.is_empty() {
+            self.service = Some(Claim { text: self.keep(text), rank: u16::MAX, own: None });
+        }
     }
 
     /// Sets the trace id that the protocol itself gives.
@@ -225,6 +242,15 @@ impl Outer {
 
     pub fn level(&self) -> Option<Level> {
         self.level.map(|(level, _)| level)
+    }
+
+    pub fn level_hint(&self) -> Option<Level> {
+        self.level_hint
+    }
+
+    /// Whether the protocol says anything of the level, so that no words of the text need to be asked.
+    pub fn hints_at_level(&self) -> bool {
+        self.level.is_some() || self.level_hint.is_some()
     }
 
     pub fn service(&self) -> Option<&str> {

@@ -320,7 +320,7 @@ impl<'o> Records<'o> {
     /// Adds a line of plain text: the message is the line.
     fn plain(&mut self, text: &str, given_ns: Option<i64>) {
         self.place_message(text);
-        self.row.level = Level::find_in_text(text.as_bytes()).filter(|_| self.outer.level().is_none());
+        self.row.level = Level::find_in_text(text.as_bytes()).filter(|_| !self.outer.hints_at_level());
         let found = if given_ns.is_none() && text.as_bytes().first().is_some_and(u8::is_ascii_digit) {
             time::parse_calendar(text.as_bytes()).map(|(ns, _, _)| ns)
         } else {
@@ -335,7 +335,7 @@ impl<'o> Records<'o> {
         let text = String::from_utf8_lossy(line);
         self.row.clear();
         self.place_message(&text);
-        self.row.level = Level::find_in_text(line).filter(|_| self.outer.level().is_none());
+        self.row.level = Level::find_in_text(line).filter(|_| !self.outer.hints_at_level());
         self.end_row(&text, Ending { shape: None, raw: Some(line), time_ns: given_ns.unwrap_or(self.now_ns) });
     }
 
@@ -378,7 +378,7 @@ impl<'o> Records<'o> {
         if let Some(id) = self.outer.span_id().filter(|_| !has_span_id) {
             columns.push(slot::SPAN_ID, Cell::Text(id));
         }
-        if let Some(level) = self.outer.level().or(self.row.level) {
+        if let Some(level) = self.outer.level().or(self.row.level).or(self.outer.level_hint()) {
             columns.push(slot::LEVEL, Cell::Text(level.as_str()));
         }
         if !self.outer.overflow().is_empty() || !self.row.overflow.is_empty() {

@@ -12,12 +12,12 @@ use crate::record::shape::{render_lines, render_lines_bytes};
 use crate::record::{column, overflow, time};
 
 /// 2026-06-01T00:00:00Z
-const NOW: i64 = 1_780_272_000_000_000_000;
+pub(super) const NOW: i64 = 1_780_272_000_000_000_000;
 /// 2026-01-01T12:00:00Z
 const NOON: i64 = 1_767_268_800_000_000_000;
 
 /// The value as text, times as RFC 3339; `None` for a null and for a column that is not there.
-fn value(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
+pub(super) fn value(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
     let array: &ArrayRef = batch.column_by_name(name)?;
     if array.is_null(row) {
         return None;
@@ -38,13 +38,20 @@ fn value(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
 }
 
 /// All values of a row but the hidden ones, as `name=value`, in the order of the columns.
-fn row(batch: &RecordBatch, row: usize) -> String {
+pub(super) fn row(batch: &RecordBatch, row: usize) -> String {
     let names: Vec<String> = batch.schema_ref().fields().iter().map(|field| field.name().clone()).collect();
     let shown = names.iter().filter(|name| !column::HIDDEN.contains(&name.as_str()));
     shown
         .filter_map(|name| value(batch, name, row).map(|value| format!("{name}={value}")))
         .collect::<Vec<_>>()
         .join(" | ")
+}
+
+/// The pairs of a [`row`] without regard to their order, and to blanks around them.
+pub(super) fn sorted_pairs(row: &str) -> Vec<&str> {
+    let mut pairs: Vec<&str> = row.split(" | ").map(str::trim).collect();
+    pairs.sort_unstable();
+    pairs
 }
 
 /// As [`row`], with each text that is a number as that number: `1e5` that came before its column was text stands there as

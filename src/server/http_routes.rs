@@ -18,6 +18,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug, error, warn};
 
 use super::status::{Error, Style, render};
+use super::tls::{Tls, TlsListener};
 use super::{App, admin, deletions, ingest, query_routes};
 
 /// What stands at `/`.
@@ -59,14 +60,25 @@ const PATHS: [&str; 12] = [
 ];
 
 /// Answers on a listener until `stop`, then lets running requests end.
-pub(super) async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) -> &'static str {
-    // Small answers must not wait for a full segment.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!("TCP_NODELAY could not be set: {error}");
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    app: Arc<App>,
+    stop: CancellationToken,
+) -> &'static str {
+    let stop = stop.cancelled_owned();
+    let served = match tls {
+        Some(tls) => axum::serve(TlsListener::new(listener, tls), router(app)).with_graceful_shutdown(stop).await,
+        None => {
+            // Small answers must not wait for a full segment.
+            let listener = listener.tap_io(|stream| {
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!("TCP_NODELAY could not be set: {error}");
+                }
+            });
+            axum::serve(listener, router(app)).with_graceful_shutdown(stop).await
         }
-    });
-    let served = axum::serve(listener, router(app)).with_graceful_shutdown(stop.cancelled_owned()).await;
+    };
     if let Err(error) = served {
         error!("the HTTP port failed: {error}");
     }

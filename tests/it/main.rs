@@ -5,16 +5,21 @@
 //! 100) and `QUIVER_SEED` for the kill test.
 
 mod backup;
+mod certificates;
 mod clients;
 mod deletion;
 mod formats;
+mod forward_clients;
 mod http;
 mod ingest;
 mod kills;
 mod lifecycle;
+mod listeners;
 mod memory;
 mod object_store;
 mod quiver;
 mod recovery;
 mod segments;
 mod sql;
+mod syslog_daemons;
+mod tls;
