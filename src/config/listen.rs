@@ -105,8 +105,6 @@ pub struct Forward {
     pub users: BTreeMap<String, String>,
     /// The name that this server tells in the handshake.
     pub hostname: String,
-    /// Chunks whose ids are remembered, so that a repeated one is not kept twice.
-    pub chunks_remembered_max: usize,
     /// Whose these logs are.
     pub tenant: String,
 }

@@ -14,7 +14,7 @@ mod file;
 mod listen;
 mod memory;
 
-pub use file::{Auth, File, Ingest, Log, LogFormat, Query, QuotaOrder, Retention, Server, Share, Storage};
+pub use file::{Auth, File, Ingest, Limits, Log, LogFormat, Query, QuotaOrder, Retention, Server, Share, Storage};
 pub use listen::{Forward, Gelf, Listen, Syslog, Tls};
 
 /// The documented defaults, as a file that can be edited.
@@ -94,6 +94,8 @@ pub struct Config {
     pub server: Server,
     /// Sockets beside the two ports.
     pub listen: Listen,
+    /// How fast each tenant may send.
+    pub limits: Limits,
     /// Limits of lines and fields, names that are recognised.
     pub ingest: Ingest,
     /// Where and when to keep.
@@ -140,6 +142,7 @@ impl Config {
             retention: self.retention.clone(),
             server,
             listen,
+            limits: self.limits.clone(),
             ingest: self.ingest.clone(),
             storage: self.storage.clone(),
             query: self.query.clone(),
@@ -298,6 +301,8 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         ("server.body_bytes_max", server.body_bytes_max.bytes()),
         ("server.decompressed_bytes_max", server.decompressed_bytes_max.bytes()),
         ("server.requests_max", server.requests_max),
+        ("server.connections_max", server.connections_max),
+        ("limits.burst_bytes", typed.limits.burst_bytes),
         ("ingest.line_bytes_max", typed.ingest.line_bytes_max),
         ("ingest.batch_bytes_max", typed.ingest.batch_bytes_max.bytes()),
         ("storage.flush_bytes_max", typed.storage.flush_bytes_max.bytes()),
@@ -330,6 +335,9 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         return Err(setting("storage.data_dir", "must name a directory"));
     }
     check_object_store(&typed.storage)?;
+    if server.head_timeout.is_zero() {
+        return Err(setting("server.head_timeout", "must be more than 0"));
+    }
     if typed.query.timeout_max.is_zero() {
         return Err(setting("query.timeout_max", "must be more than 0"));
     }
@@ -340,8 +348,8 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         typed.query.threads = std::thread::available_parallelism().map_or(1, usize::from);
     }
     memory::check_sum(&typed, memory_max)?;
-    let File { retention, server, listen, ingest, storage, query, log, .. } = typed;
-    Ok(Config { memory_max, server, listen, ingest, storage, retention, query, log })
+    let File { retention, server, listen, limits, ingest, storage, query, log, .. } = typed;
+    Ok(Config { memory_max, server, listen, limits, ingest, storage, retention, query, log })
 }
 
 fn check_object_store(storage: &Storage) -> Result<(), Error> {
@@ -505,7 +513,7 @@ mod tests {
             ("[server.auth]\ntokens = [\"a b\"]\n", "setting 'server.auth.tokens'"),
             ("[server.tls]\ncert = \"a.pem\"\n", "setting 'server.tls.key': a certificate needs its key"),
             ("[listen.tls]\nclient_ca = \"a.pem\"\n", "setting 'listen.tls.client_ca': needs a certificate"),
-            ("[listen.syslog]\nupd = \":514\"\n", ":2: unknown setting 'upd'; did you mean 'udp'?"),
+            ("[listen.syslog]\nudpp = \":514\"\n", ":2: unknown setting 'udpp'; did you mean 'udp'?"),
             ("[listen.syslog]\nudp = \"514\"\n", "setting 'listen.syslog.udp': '514' is not an address"),
             ("[listen.gelf]\ntls = \":12201\"\n", "setting 'listen.gelf.tls': needs listen.tls.cert"),
             ("[listen.forward.users]\na = \"b\"\n", "setting 'listen.forward.users': needs listen.forward.shared_key"),

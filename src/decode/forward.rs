@@ -371,9 +371,9 @@ mod tests {
     use super::*;
 
     /// 2026-01-01T12:00:00.000000005Z as an EventTime.
-    const EVENT_TIME_NOON: [u8; 10] = [0xd7, 0, 0x69, 0x56, 0x62, 0xc0, 0, 0, 0, 5];
+    const EVENT_TIME_NOON: [u8; 10] = [0xd7, 0, 0x69, 0x56, 0x61, 0xc0, 0, 0, 0, 5];
     /// The same second as an integer.
-    const SECONDS_NOON: [u8; 5] = [0xce, 0x69, 0x56, 0x62, 0xc0];
+    const SECONDS_NOON: [u8; 5] = [0xce, 0x69, 0x56, 0x61, 0xc0];
 
     fn record(members: &[(&str, &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();

@@ -31,7 +31,7 @@ pub fn text(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Erro
 }
 
 /// The lines that are not blank, with their numbers from 1.
-fn split(body: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+pub(super) fn split(body: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     let mut rest = Some(body).filter(|body| !body.is_empty());
     let next = move || {
         let body = rest?;

@@ -8,10 +8,14 @@ use arrow::record_batch::RecordBatch;
 use crate::error::Kind;
 
 mod columns;
+pub mod datadog;
+pub mod elastic;
 mod envelope;
+pub mod firehose;
 mod forms;
 pub mod forward;
 pub mod gelf;
+pub mod journal;
 mod json;
 pub mod jsonline;
 mod lines;
@@ -22,6 +26,7 @@ pub mod otlp;
 mod outer;
 mod pairs;
 mod records;
+pub mod splunk;
 pub mod syslog;
 #[cfg(test)]
 mod tests;
@@ -123,12 +128,41 @@ pub struct Decoded {
     pub rejected: Vec<Rejection>,
     /// How many lines were not accepted, told in `rejected` or not.
     pub rejected_count: usize,
+    /// The same by [`Cause`].
+    pub causes: [usize; Cause::COUNT],
 }
 
 impl Decoded {
     /// How many records were accepted.
     pub fn accepted(&self) -> usize {
         self.batch.num_rows()
+    }
+}
+
+/// Why a line was not accepted, in a word for those who count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It is not what the protocol says.
+    Malformed,
+    /// It is not UTF-8 where it has to be.
+    NotUtf8,
+    /// It is longer than [`Options::line_bytes_max`].
+    TooLong,
+}
+
+impl Cause {
+    /// How many causes there are; a cause is an index below it.
+    pub const COUNT: usize = 3;
+    /// All of them, in their order.
+    pub const ALL: [Cause; Cause::COUNT] = [Cause::Malformed, Cause::NotUtf8, Cause::TooLong];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Malformed => "malformed",
+            Cause::NotUtf8 => "not_utf8",
+            Cause::TooLong => "too_long",
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::names::Names;
 use super::outer::{Mark, Naming, Outer};
 use super::pairs::scan_pairs;
 use super::token::{Syntax, Tokens, Value};
-use super::{Decoded, Error, Options, Rejection};
+use super::{Cause, Decoded, Error, Options, Rejection};
 use crate::record::quote::unescape_json;
 use crate::record::{Level, overflow, time};
 
@@ -40,6 +40,9 @@ pub(super) struct Records<'o> {
     turn: u64,
     rejected: Vec<Rejection>,
     rejected_count: usize,
+    causes: [usize; Cause::COUNT],
+    /// Why the last line was not accepted, until somebody asks.
+    latest_reason: Option<String>,
 }
 
 /// The shapes of a batch, each once.
@@ -95,6 +98,8 @@ impl<'o> Records<'o> {
             turn: 0,
             rejected: Vec::new(),
             rejected_count: 0,
+            causes: [0; Cause::COUNT],
+            latest_reason: None,
         }
     }
 
@@ -116,12 +121,23 @@ impl<'o> Records<'o> {
         self.root = None;
     }
 
-    /// Counts a line that was not accepted.
+    /// Counts a line that is not what the protocol says.
     pub fn reject(&mut self, line: usize, reason: String) {
+        self.reject_as(Cause::Malformed, line, reason);
+    }
+
+    fn reject_as(&mut self, cause: Cause, line: usize, reason: String) {
         self.rejected_count += 1;
+        self.causes[cause as usize] += 1;
         if self.rejected.len() < self.options.rejections_max {
-            self.rejected.push(Rejection { line, reason });
+            self.rejected.push(Rejection { line, reason: reason.clone() });
         }
+        self.latest_reason = Some(reason);
+    }
+
+    /// Why a line was not accepted since this was last asked; for protocols that answer each record by itself.
+    pub fn take_reason(&mut self) -> Option<String> {
+        self.latest_reason.take()
     }
 
     /// Adds a line of any format; `place` is its number in the request, from 1. `given_ns` is the protocol's time.
@@ -174,7 +190,7 @@ impl<'o> Records<'o> {
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,
             Err(error) => {
-                self.reject(place, format!("not valid UTF-8 at column {}", error.valid_up_to() + 1));
+                self.reject_as(Cause::NotUtf8, place, format!("not valid UTF-8 at column {}", error.valid_up_to() + 1));
                 return Ok(());
             }
         };
@@ -212,7 +228,13 @@ impl<'o> Records<'o> {
             batch: self.columns.finish(&self.shapes.texts),
             rejected: self.rejected,
             rejected_count: self.rejected_count,
+            causes: self.causes,
         }
+    }
+
+    /// Whether a line is not too long by itself.
+    pub fn fits_alone(&self, line: &str) -> bool {
+        line.len() <= self.options.line_bytes_max
     }
 
     /// Whether the line keeps the limits; it is rejected when not.
@@ -223,7 +245,7 @@ impl<'o> Records<'o> {
         }
         if line.len() > self.options.line_bytes_max {
             let limit = self.options.line_bytes_max;
-            self.reject(place, format!("the line has {} bytes; the limit is {limit}", line.len()));
+            self.reject_as(Cause::TooLong, place, format!("the line has {} bytes; the limit is {limit}", line.len()));
             return Ok(false);
         }
         Ok(true)

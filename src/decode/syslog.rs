@@ -16,6 +16,8 @@ use super::records::Records;
 use super::{Decoded, Error, Options};
 use crate::record::{Level, time};
 
+/// How far senders' clocks and zones may be wrong.
+const AHEAD_MAX_NS: i64 = 24 * 3_600 * 1_000_000_000;
 /// Longest word that is taken for a program's name.
 const TAG_BYTES_MAX: usize = 128;
 /// Words that RFC 5424 §6.2.1 gives the severities, from 0.
@@ -229,7 +231,7 @@ fn calendar_time(text: &str) -> Option<(i64, &str)> {
 }
 
 /// `Oct 11 22:14:15`, also with a year behind the day or the time, with a fraction, and with Cisco's mark of a clock that
-/// is not set. The year that is not told is the one that brings the time nearest to now.
+/// is not set. The year that is not told is the newest one by which the time is not ahead of now by more than a day.
 fn yearless_time<'a>(text: &'a str, zone: &TimeZone, now_ns: i64) -> Option<(i64, &'a str)> {
     let text = text.trim_start_matches(['*', '.']);
     let month = MONTHS.iter().position(|month| text.starts_with(month))? as i8 + 1;
@@ -265,8 +267,8 @@ fn yearless_time<'a>(text: &'a str, zone: &TimeZone, now_ns: i64) -> Option<(i64
         Some(year) => instant(year)?,
         None => {
             let now = Timestamp::from_nanosecond(i128::from(now_ns)).ok()?.to_zoned(zone.clone()).year();
-            let years = i64::from(now) - 1..=i64::from(now) + 1;
-            years.filter_map(instant).min_by_key(|ns| ns.abs_diff(now_ns))?
+            let years = (i64::from(now) - 1..=i64::from(now) + 1).rev();
+            years.filter_map(instant).find(|ns| *ns <= now_ns.saturating_add(AHEAD_MAX_NS))?
         }
     };
     Some((ns, rest))
@@ -447,12 +449,14 @@ mod tests {
     }
 
     #[test]
-    fn a_time_without_year_and_zone_is_the_nearest() {
+    fn a_time_without_a_year_is_the_newest_that_can_be() {
         let zone = |name: &str| TimeZone::get(name).unwrap();
         let cases = [
             // Now is 2026-06-01.
             ("Jan  1 00:00:00", "UTC", "2026-01-01T00:00:00Z"),
-            ("Nov 30 23:59:59", "UTC", "2026-11-30T23:59:59Z"),
+            ("Nov 30 23:59:59", "UTC", "2025-11-30T23:59:59Z"),
+            ("Jun  1 23:59:59", "UTC", "2026-06-01T23:59:59Z"),
+            ("Jun  3 00:00:00", "UTC", "2025-06-03T00:00:00Z"),
             ("Dec 31 23:59:59", "UTC", "2025-12-31T23:59:59Z"),
             ("Jun 01 02:00:00", "Europe/Berlin", "2026-06-01T00:00:00Z"),
             ("Mar 29 02:30:00", "Europe/Berlin", "2026-03-29T01:30:00Z"),

@@ -5,11 +5,11 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampNanosecondType
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
 
-use super::{Decoded, Error, Options, jsonline, loki, otlp};
+use super::{Decoded, Error, Options, datadog, elastic, firehose, gelf, journal, jsonline, loki, otlp, splunk};
 use crate::error::Kind;
 use crate::record::batch::{conform, unified_schema, unified_schema_of};
 use crate::record::shape::{render_lines, render_lines_bytes};
-use crate::record::{column, overflow, time};
+use crate::record::{Seen, column, overflow, time};
 
 /// 2026-06-01T00:00:00Z
 pub(super) const NOW: i64 = 1_780_272_000_000_000_000;
@@ -530,6 +530,32 @@ proptest! {
         let _ = otlp::logs_json(&body, &options, NOW);
         let _ = jsonline::lines(&body, &options, NOW);
         let _ = jsonline::text(&body, &options, NOW);
+        let _ = elastic::bulk(&body, None, &mut |_| Seen::New, &options, NOW);
+        let _ = gelf::body(&body, &options, NOW);
+        let _ = splunk::events(&body, &options, NOW);
+        let _ = splunk::raw(&body, &splunk::Metadata::default(), &options, NOW);
+        let _ = datadog::logs(&body, &options, NOW);
+        let _ = journal::entries(&body, |_| Ok::<_, Error>(true), &options, NOW);
+        let _ = firehose::delivery(&body, None, |data| Ok::<_, Error>(Ok(data)), &options, NOW);
+    }
+
+    #[test]
+    fn never_panics_on_damaged_objects(at in any::<prop::sample::Index>(), byte in any::<u8>(), line in lively_line()) {
+        let quoted = serde_json::to_string(&line).unwrap();
+        let object = format!(
+            "{{\"event\":{quoted},\"message\":{quoted},\"short_message\":{quoted},\"log\":{quoted},\"time\":1.5,\
+             \"timestamp\":\"2026-01-01T12:00:00Z\",\"level\":3,\"fields\":{{\"a\":[1,{{\"b\":null}}]}},\"ddtags\":\"a:b,c\"}}"
+        );
+        let mut body = format!("{{\"create\":{{\"_index\":\"i\",\"_id\":\"1\"}}}}\n{object}\n").into_bytes();
+        let at = at.index(body.len());
+        body[at] = byte;
+        let options = Options::default();
+        let _ = elastic::bulk(&body, Some("i"), &mut |_| Seen::New, &options, NOW);
+        let document = body.split(|byte| *byte == b'\n').next_back().unwrap_or_default();
+        let _ = elastic::document(document, (elastic::Action::Create, "i", None), &mut |_| Seen::New, &options, NOW);
+        let _ = gelf::body(&body, &options, NOW);
+        let _ = splunk::events(&body, &options, NOW);
+        let _ = datadog::logs(&body, &options, NOW);
     }
 
     #[test]

@@ -149,21 +149,25 @@ impl LogsService for Logs {
     ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
         let started = Instant::now();
         let caller = caller(&request)?;
+        let headers = request.metadata().clone().into_headers();
         let message = request.into_inner();
         let bytes = message.encoded_len();
         let came = IngestOutcome { received_bytes: bytes, decoded_bytes: bytes, ..IngestOutcome::default() };
         let app = &self.app;
         let end = async {
             app.parts()?;
+            let now_ns = app.clock.now_ns();
+            app.rates.admit(&caller.tenant, now_ns)?;
+            app.rates.charge(&caller.tenant, now_ns, bytes);
+            let ids = ingest::Ids::of(app, &caller, "otlp_grpc", &headers)?;
             let mut lease = app.budget.lease();
             lease.grow(bytes)?;
-            let now_ns = app.clock.now_ns();
             let decode = move |app: &App| decode::otlp::logs_request(&message, &app.decode, now_ns);
             let decoded = app.offload(bytes, decode).await??;
-            app.keep(&caller, "otlp_grpc", decoded, &mut lease).await
+            app.keep(&caller, "otlp_grpc", decoded, ids, &mut lease).await
         };
         let end = end.await;
-        app.count("otlp_grpc", started, came, end.as_ref());
+        app.count(&caller, "otlp_grpc", started, came, end.as_ref());
         Ok(tonic::Response::new(ingest::export_response(&end?)))
     }
 }

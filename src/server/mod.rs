@@ -35,7 +35,9 @@ mod admin;
 mod answer;
 mod auth;
 mod body;
+mod connections;
 mod deletions;
+mod elastic;
 mod flight;
 mod grpc;
 mod http_routes;
@@ -43,7 +45,10 @@ mod ingest;
 mod listen;
 mod query_routes;
 pub mod range;
+mod rates;
+mod receivers;
 pub mod rows;
+mod splunk;
 mod sql_metadata;
 mod status;
 mod tls;
@@ -53,6 +58,7 @@ pub use status::Error;
 
 use auth::Auth;
 use body::{Budget, Limits};
+use rates::Rates;
 use tls::Tls;
 
 /// Who calls, once let in.
@@ -74,6 +80,10 @@ struct App {
     limits: Limits,
     budget: Budget,
     requests: Arc<Semaphore>,
+    connections: connections::Limits,
+    rates: Rates,
+    splunk_acks: splunk::Acks,
+    started_ns: i64,
     /// Decoding that may run at once: it is CPU work, so more than the processors only takes memory.
     decoders: Semaphore,
     decode: decode::Options,
@@ -105,7 +115,6 @@ impl App {
         registry.register_collector(Box::new(load));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         App {
-            clock,
             auth: Auth::new(&server.auth),
             limits: Limits {
                 body_bytes_max: server.body_bytes_max.bytes(),
@@ -116,6 +125,14 @@ impl App {
             },
             budget,
             requests,
+            connections: connections::Limits {
+                connections_max: server.connections_max,
+                head_timeout: server.head_timeout,
+            },
+            rates: Rates::new(config.limits.bytes_per_second, config.limits.burst_bytes),
+            splunk_acks: splunk::Acks::default(),
+            started_ns: clock.now_ns(),
+            clock,
             decoders: Semaphore::new(processors * 2),
             decode: decode_options(&config.ingest),
             sql_bytes_max: config.query.sql_bytes_max,

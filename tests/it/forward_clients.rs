@@ -58,12 +58,17 @@ fn every_mode_is_kept_and_acknowledged() {
 
 #[test]
 fn a_chunk_that_comes_again_is_kept_once() {
-    let (_dir, quiver) = start(&["listen.forward.chunks_remembered_max=2"]);
+    let (dir, quiver) = start(&[]);
+    let chunk = json!({"mode": "gzip", "chunk": "the same", "count": 10});
     for _ in 0..3 {
-        push(&quiver, "forward.tcp", json!({"mode": "gzip", "chunk": "the same", "count": 10}));
+        push(&quiver, "forward.tcp", chunk.clone());
     }
     assert_eq!(quiver.count("SELECT count(*) FROM logs"), 10);
     assert_eq!(quiver.metric("quiver_listen_repeated_chunks_total{listener=\"forward.tcp\"}"), 2.0);
+    quiver.kill9();
+    let quiver = Quiver::start(dir.path(), &["--set", "listen.forward.tcp=127.0.0.1:0"]);
+    push(&quiver, "forward.tcp", chunk);
+    assert_eq!(quiver.count("SELECT count(*) FROM logs"), 10, "also after a crash");
 }
 
 #[test]

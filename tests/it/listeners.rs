@@ -33,6 +33,12 @@ fn metric(quiver: &Quiver, name: &str, listener: &str) -> f64 {
     quiver.metric(&format!("{name}{{listener=\"{listener}\"}}"))
 }
 
+/// Messages that a listener rejected for a reason.
+fn rejected(quiver: &Quiver, listener: &str, reason: &str) -> f64 {
+    let name = "quiver_ingest_rejected_records_total";
+    quiver.metric(&format!("{name}{{protocol=\"{listener}\",tenant=\"default\",reason=\"{reason}\"}}"))
+}
+
 fn connect(quiver: &Quiver, listener: &str) -> TcpStream {
     let stream = TcpStream::connect(quiver.listener(listener)).expect("the listener accepts");
     stream.set_read_timeout(Some(SOON)).expect("it can be set");
@@ -84,7 +90,7 @@ fn syslog_comes_by_every_transport() {
     stream.write_all(b"<8>Jan  1 12:00:00 stream: from stream\n").expect("it is sent");
     let rows = sent("stream", "fatal", None);
     assert_eq!(rows, expected);
-    // Noon in Berlin, in the year that is nearest.
+    // Noon in Berlin, in a year that was not told.
     let times = quiver.sql("SELECT DISTINCT CAST(timestamp AS VARCHAR) AS at FROM logs WHERE service = 'local'");
     assert!(times[0]["at"].as_str().is_some_and(|at| at.ends_with("-01-01T11:00:00Z")), "{times:?}");
     assert_eq!(metric(&quiver, "quiver_listen_accepted_connections_total", "syslog.tcp"), 2.0);
@@ -109,7 +115,7 @@ fn what_can_t_be_kept_costs_nothing_else() {
         .expect("it is sent");
     let messages = rows(&quiver, 3, "message");
     assert_eq!(messages, [json!({"message": "before"}), json!({"message": "between"}), json!({"message": "after"})]);
-    assert_eq!(quiver.metric("quiver_ingest_rejected_records_total{protocol=\"syslog.tcp\"}"), 2.0);
+    assert_eq!(rejected(&quiver, "syslog.tcp", "too_long"), 2.0);
     assert!(quiver.log().contains("listen.message_bytes_max is 1024"), "{}", quiver.log());
     // The second connection is closed at once.
     let mut second = connect(&quiver, "syslog.tcp");
@@ -122,7 +128,10 @@ fn what_can_t_be_kept_costs_nothing_else() {
     send_udp(&quiver, "gelf.udp", &[&bomb.finish().expect("it is packed"), b"{", br#"{"short_message":"good"}"#]);
     assert_eq!(rows(&quiver, 4, "message")[3], json!({"message": "good"}));
     wait_for("both rejections", SOON, || {
-        (quiver.metric("quiver_ingest_rejected_records_total{protocol=\"gelf.udp\"}") == 2.0).then_some(())
+        let text = quiver.get("/metrics").text().to_owned();
+        let of =
+            |reason: &str| text.contains(&format!("protocol=\"gelf.udp\",tenant=\"default\",reason=\"{reason}\"}} 1"));
+        (of("too_long") && of("malformed")).then_some(())
     });
 }
 

@@ -11,6 +11,8 @@ use tracing::{debug, warn};
 use super::Protocol;
 use super::chunks::{Added, Chunks};
 use super::gather::Intake;
+use crate::decode::Cause;
+use crate::server::Error;
 use crate::server::body::{self, Encoding};
 
 /// Longest datagram of UDP over IPv4 or IPv6.
@@ -50,7 +52,7 @@ fn take_gelf(datagram: &[u8], from: &Arc<str>, peer: std::net::SocketAddr, chunk
     let message = match chunks.add(peer.ip(), datagram, Instant::now()) {
         Added::Whole(message) => message,
         Added::Waiting => return,
-        Added::Bad(reason) => return intake.purpose.reject(from, datagram.len(), reason),
+        Added::Bad(reason) => return intake.purpose.reject(from, Cause::Malformed, reason),
     };
     let encoding = match message[..] {
         [0x1f, 0x8b, ..] => Encoding::Gzip,
@@ -65,11 +67,11 @@ fn take_gelf(datagram: &[u8], from: &Arc<str>, peer: std::net::SocketAddr, chunk
         decompressed_setting: "listen.message_bytes_max",
         ..intake.purpose.app.limits
     };
-    let bytes = message.len();
     let mut lease = intake.purpose.app.budget.lease();
     match body::decompress(message, encoding, &limits, &mut lease) {
         Ok(message) => intake.offer(message, from.clone()),
-        Err(error) => intake.purpose.reject(from, bytes, &error.to_string()),
+        Err(error @ Error::TooLarge { .. }) => intake.purpose.reject(from, Cause::TooLong, &error.to_string()),
+        Err(error) => intake.purpose.reject(from, Cause::Malformed, &error.to_string()),
     }
 }
 
@@ -85,9 +87,10 @@ pub(super) async fn run_unix(socket: UnixDatagram, intake: Arc<Intake>, stop: Ca
         match received {
             Ok(0) => {}
             Ok(length) if length > intake.limits.message_bytes_max => {
-                intake.purpose.reject("", length, "the message is larger than listen.message_bytes_max");
+                let reason = "the message is larger than listen.message_bytes_max";
+                intake.purpose.reject("", Cause::TooLong, reason);
             }
-            Ok(length) => intake.push(Bytes::copy_from_slice(&buffer[..length]), "".into()).await,
+            Ok(length) => intake.push(Bytes::copy_from_slice(&buffer[..length]), "".into(), None).await,
             Err(error) => {
                 warn!(listener = intake.purpose.name, "a datagram could not be received: {error}");
                 tokio::time::sleep(RECEIVE_PAUSE).await;

@@ -1,18 +1,16 @@
 //! Fluent Forward's connections: the handshake, messages one after the other, and acknowledgements of chunks.
 //!
-//! Invariant: a chunk is acknowledged after its records are safe; one that comes again, on any connection, within the
-//! window of remembered ids is acknowledged and not kept twice.
+//! Invariant: a chunk is acknowledged after its records are safe; one that comes again, on any connection, is acknowledged
+//! and not kept twice, as far as the store remembers its id.
 //! Source: Forward Protocol Specification v1.5 (fluent/fluentd wiki).
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -20,15 +18,15 @@ use super::gather::Intake;
 use super::handshake::{NoRandom, Secrets};
 use super::stream::{Arrival, Connection, read_more};
 use crate::config;
+use crate::decode::Cause;
 use crate::decode::forward::{ENTRY_HEAD, Entries, Message, message};
 use crate::decode::msgpack::{Boundary, write_map, write_text};
 use crate::server::Error;
 use crate::server::body::{self, Encoding, Lease};
+use crate::storage::BatchId;
 
 /// Longest PING: two digests of 128 bytes, names and a salt.
 const PING_BYTES_MAX: usize = 4 << 10;
-/// Longest id of a chunk; senders write 16 bytes as text.
-const CHUNK_ID_BYTES_MAX: usize = 256;
 /// How long a message waits for memory before its connection is closed, so that two can't wait for each other.
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(10);
 const MEMORY_PAUSE: Duration = Duration::from_millis(20);
@@ -36,7 +34,6 @@ const MEMORY_PAUSE: Duration = Duration::from_millis(20);
 /// What all connections of Forward share.
 pub(super) struct Forward {
     secrets: Option<Secrets>,
-    chunks: Chunks,
 }
 
 impl fmt::Debug for Forward {
@@ -48,7 +45,7 @@ impl fmt::Debug for Forward {
 
 impl Forward {
     pub fn new(settings: &config::Forward) -> Forward {
-        Forward { secrets: Secrets::new(settings), chunks: Chunks::new(settings.chunks_remembered_max) }
+        Forward { secrets: Secrets::new(settings) }
     }
 }
 
@@ -77,7 +74,7 @@ pub(super) async fn serve(
         let Some(bytes) = next_message(&mut connection, &mut buffer, &mut lease, intake, stop).await? else {
             return Ok(());
         };
-        if let Some(chunk) = take(&bytes, lease, spoken, intake, &connection.peer).await? {
+        if let Some(chunk) = take(&bytes, lease, intake, &connection.peer).await? {
             let mut ack = Vec::new();
             write_map(1, &mut ack);
             write_text("ack", &mut ack);
@@ -125,7 +122,7 @@ async fn greet(
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return false,
         Err(error) => error.to_string(),
     };
-    intake.metrics.refused_connections.get_or_create(&intake.label()).inc();
+    intake.purpose.metrics.refused_connections.get_or_create(&intake.purpose.label()).inc();
     warn!(listener = intake.purpose.name, peer = %connection.peer, "a client was refused: {refusal}");
     false
 }
@@ -152,21 +149,22 @@ async fn next_message(
         }
         // Where messages end can't be told any more.
         let fault = match found {
-            Err(fault) => Some(format!("no Forward message: {fault}")),
-            Ok(_) if buffer.len() > limits.body_bytes_max => Some(format!(
-                "a message of more than {} bytes; the limit is '{}'",
-                limits.body_bytes_max, limits.body_setting
-            )),
+            Err(fault) => Some((Cause::Malformed, format!("no Forward message: {fault}"))),
+            Ok(_) if buffer.len() > limits.body_bytes_max => {
+                let (limit, setting) = (limits.body_bytes_max, limits.body_setting);
+                Some((Cause::TooLong, format!("a message of more than {limit} bytes; the limit is '{setting}'")))
+            }
             Ok(_) => None,
         };
-        if let Some(reason) = fault {
-            intake.purpose.reject(&connection.peer, buffer.len(), &reason);
+        if let Some((cause, reason)) = fault {
+            intake.purpose.reject(&connection.peer, cause, &reason);
             return Err(broken(reason));
         }
         match read_more(&mut *connection.stream, buffer, intake.limits.idle_timeout, stop).await? {
             Arrival::More => {}
             Arrival::Closed if !buffer.is_empty() => {
-                intake.purpose.reject(&connection.peer, buffer.len(), "the sender closed within a message");
+                let reason = "the sender closed within a message";
+                intake.purpose.reject(&connection.peer, Cause::Malformed, reason);
                 return Ok(None);
             }
             Arrival::Closed | Arrival::Stopped => return Ok(None),
@@ -188,30 +186,14 @@ async fn take_memory(lease: &mut Lease, bytes: usize) -> io::Result<()> {
 
 /// Keeps a message; gives the chunk to acknowledge. **Errors**: the connection is to be closed, so that the chunk comes
 /// again.
-async fn take(
-    bytes: &Bytes,
-    lease: Lease,
-    spoken: &Forward,
-    intake: &Intake,
-    peer: &Arc<str>,
-) -> io::Result<Option<String>> {
+async fn take(bytes: &Bytes, lease: Lease, intake: &Intake, peer: &Arc<str>) -> io::Result<Option<String>> {
     let events = match message(bytes) {
         Ok(Message::Events(events)) => events,
         Ok(Message::Heartbeat) => return Ok(None),
         Err(error) => {
-            intake.purpose.reject(peer, bytes.len(), &error.to_string());
+            intake.purpose.reject(peer, Cause::Malformed, &error.to_string());
             return Ok(None);
         }
-    };
-    let ticket = match events.chunk.filter(|chunk| chunk.len() <= CHUNK_ID_BYTES_MAX) {
-        None => None,
-        Some(chunk) => match spoken.chunks.begin(chunk).await {
-            Some(ticket) => Some(ticket),
-            None => {
-                intake.metrics.repeated_chunks.get_or_create(&intake.label()).inc();
-                return Ok(Some(chunk.to_owned()));
-            }
-        },
     };
     let entries = match events.entries {
         Entries::One(entry) => Bytes::from([&[ENTRY_HEAD], entry].concat()),
@@ -222,19 +204,18 @@ async fn take(
         Err(error) if error.is_passing() => return Err(io::Error::other(error)),
         Err(error) => {
             // It would be no better another time.
-            intake.purpose.reject(peer, bytes.len(), &error.to_string());
-            ticket.into_iter().for_each(Ticket::settle);
+            intake.purpose.reject(peer, Cause::Malformed, &error.to_string());
             return Ok(events.chunk.map(str::to_owned));
         }
     };
     let Some(chunk) = events.chunk else {
-        intake.push_leased(entries, events.tag.into(), lease).await;
+        intake.push(entries, events.tag.into(), Some(lease)).await;
         return Ok(None);
     };
-    if !intake.keep(entries, events.tag.into(), lease).await {
+    let id = BatchId::of(&[b"forward", chunk.as_bytes()]);
+    if !intake.keep(entries, events.tag.into(), id, lease).await {
         return Err(broken("the chunk could not be kept"));
     }
-    ticket.into_iter().for_each(Ticket::settle);
     Ok(Some(chunk.to_owned()))
 }
 
@@ -257,118 +238,4 @@ async fn unpack(
     });
     let (unpacked, lease) = unpacked.await?;
     Ok((unpacked?, lease))
-}
-
-/// The ids of chunks that were, or are being, kept: the newest so many.
-struct Chunks {
-    remembered_max: usize,
-    known: Arc<Mutex<Known>>,
-}
-
-#[derive(Default)]
-struct Known {
-    /// Its value becomes `true` once it is safe; the sender goes when it failed.
-    chunks: HashMap<Box<str>, watch::Receiver<bool>>,
-    order: VecDeque<Box<str>>,
-}
-
-/// A chunk that is being kept; without [`Ticket::settle`] it is forgotten, so that it may come again.
-struct Ticket {
-    known: Arc<Mutex<Known>>,
-    id: Box<str>,
-    settled: watch::Sender<bool>,
-}
-
-impl Ticket {
-    fn settle(self) {
-        self.settled.send_replace(true);
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if !*self.settled.borrow() {
-            self.known.lock().unwrap_or_else(PoisonError::into_inner).chunks.remove(&self.id);
-        }
-    }
-}
-
-impl Chunks {
-    fn new(remembered_max: usize) -> Chunks {
-        Chunks { remembered_max, known: Arc::default() }
-    }
-
-    /// Begins to keep a chunk; `None` when it is safe already. One that another connection is keeping is waited for.
-    async fn begin(&self, id: &str) -> Option<Ticket> {
-        loop {
-            let mut other = match self.begin_or_wait(id) {
-                Ok(ticket) => return Some(ticket),
-                Err(other) => other,
-            };
-            // It failed when the other one went without settling it: then it is this one's turn.
-            if other.wait_for(|settled| *settled).await.is_ok() {
-                return None;
-            }
-        }
-    }
-
-    fn begin_or_wait(&self, id: &str) -> Result<Ticket, watch::Receiver<bool>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(settled) = known.chunks.get(id) {
-            return Err(settled.clone());
-        }
-        let (settled, receiver) = watch::channel(false);
-        known.chunks.insert(id.into(), receiver);
-        known.order.push_back(id.into());
-        while known.order.len() > self.remembered_max {
-            if let Some(oldest) = known.order.pop_front() {
-                known.chunks.remove(&oldest);
-            }
-        }
-        Ok(Ticket { known: self.known.clone(), id: id.into(), settled })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_chunk_is_kept_once() {
-        let chunks = Chunks::new(2);
-        chunks.begin("a").await.unwrap().settle();
-        assert!(chunks.begin("a").await.is_none());
-        // One that failed may come again.
-        drop(chunks.begin("b").await.unwrap());
-        let again = chunks.begin("b").await.unwrap();
-        // Meanwhile the same one on another connection waits, and hears how it ended.
-        let other = chunks.begin("b");
-        tokio::pin!(other);
-        assert!(futures::poll!(&mut other).is_pending());
-        again.settle();
-        assert!(other.await.is_none());
-    }
-
-    #[tokio::test]
-    async fn the_window_is_bounded() {
-        let chunks = Chunks::new(2);
-        for id in ["a", "b", "c"] {
-            chunks.begin(id).await.unwrap().settle();
-        }
-        let known = chunks.known.lock().unwrap().chunks.len();
-        assert_eq!(known, 2);
-        assert!(chunks.begin("c").await.is_none());
-        assert!(chunks.begin("a").await.is_some(), "the oldest is forgotten");
-    }
-
-    #[tokio::test]
-    async fn a_failure_gives_the_turn_to_who_waits() {
-        let chunks = Chunks::new(10);
-        let first = chunks.begin("a").await.unwrap();
-        let second = chunks.begin("a");
-        tokio::pin!(second);
-        assert!(futures::poll!(&mut second).is_pending());
-        drop(first);
-        assert!(second.await.is_some());
-    }
 }

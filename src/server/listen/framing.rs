@@ -4,6 +4,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::decode::Cause;
+
 /// How messages are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -13,10 +15,10 @@ pub(super) enum Framing {
     Null,
 }
 
-/// A message that can't be had: how many bytes of it were there, and why.
+/// Why a message can't be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
-    pub bytes: usize,
+    pub cause: Cause,
     pub reason: String,
 }
 
@@ -120,7 +122,7 @@ impl Splitter {
         match self.start(buffer) {
             Start::Counted { skip, length } => {
                 let reason = format!("the sender closed after {} of {length} bytes", bytes - skip);
-                Some(Err(Fault { bytes, reason }))
+                Some(Err(Fault { cause: Cause::Malformed, reason }))
             }
             Start::Delimited | Start::Unknown => Some(Ok(buffer.split().freeze())),
         }
@@ -164,7 +166,10 @@ impl Splitter {
 
     fn too_large(&self, bytes: usize) -> Fault {
         let limit = self.message_bytes_max;
-        Fault { bytes, reason: format!("a message of {bytes} bytes or more; listen.message_bytes_max is {limit}") }
+        Fault {
+            cause: Cause::TooLong,
+            reason: format!("a message of {bytes} bytes or more; listen.message_bytes_max is {limit}"),
+        }
     }
 }
 

@@ -12,11 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::{error, warn};
 
 use super::{Label, Limits, Metrics, Protocol};
-use crate::decode::{self, Decoded};
-use crate::record::Tenant;
+use crate::decode::{self, Cause, Decoded};
+use crate::record::{Seen, Tenant};
 use crate::server::body::Lease;
 use crate::server::ingest::Kept;
-use crate::server::{App, Error};
+use crate::server::{App, Caller, Error};
+use crate::storage::{BatchId, Claim};
 use crate::telemetry::{IngestOutcome, Sampler};
 
 /// Messages that wait at most, however small.
@@ -32,12 +33,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A message that waits to be kept.
 pub(super) struct Item {
-    pub bytes: Bytes,
+    bytes: Bytes,
     /// Who sent it, for people; of Forward its tag.
-    pub from: Arc<str>,
-    /// Told when it is safe.
-    pub done: Option<oneshot::Sender<bool>>,
-    /// Its share of the memory of requests, where it may be large, and of the queue: held until it is kept.
+    from: Arc<str>,
+    /// What its sender calls it, when it wants to know that it is safe, and will send it again otherwise.
+    chunk: Option<BatchId>,
+    /// Told whether it is.
+    done: Option<oneshot::Sender<bool>>,
+    /// Its shares of the memory of requests, where it may be large, and of the queue: held until it is kept.
     _lease: Option<Lease>,
     _room: OwnedSemaphorePermit,
 }
@@ -47,20 +50,31 @@ pub(super) struct Purpose {
     pub app: Arc<App>,
     pub name: &'static str,
     pub protocol: Protocol,
-    tenant: Tenant,
+    pub metrics: Metrics,
+    caller: Caller,
     rejections: Sampler,
     failures: Sampler,
 }
 
 impl Purpose {
-    pub fn new(app: Arc<App>, name: &'static str, protocol: Protocol, tenant: Tenant) -> Arc<Purpose> {
-        Arc::new(Purpose { app, name, protocol, tenant, rejections: Sampler::default(), failures: Sampler::default() })
+    pub fn new(
+        app: Arc<App>,
+        name: &'static str,
+        protocol: Protocol,
+        tenant: Tenant,
+        metrics: Metrics,
+    ) -> Arc<Purpose> {
+        let (rejections, failures) = (Sampler::default(), Sampler::default());
+        Arc::new(Purpose { app, name, protocol, metrics, caller: Caller { tenant }, rejections, failures })
+    }
+
+    pub fn label(&self) -> Label {
+        Label { listener: self.name }
     }
 
     /// Counts and tells a message that never became one: too large, cut off, not to be unpacked.
-    pub fn reject(&self, from: &str, bytes: usize, reason: &str) {
-        let came = IngestOutcome { received_bytes: bytes, decoded_bytes: bytes, accepted: 0, rejected: 1 };
-        self.app.metrics.ingest(self.name, "invalid", came, Duration::ZERO);
+    pub fn reject(&self, from: &str, cause: Cause, reason: &str) {
+        self.app.metrics.rejected(self.name, self.caller.tenant.as_str(), cause.as_str(), 1);
         if let Some(left_out) = self.rejections.admit(self.app.clock.now_ns()) {
             warn!(listener = self.name, from, left_out, "a message was rejected: {reason}");
         }
@@ -71,24 +85,18 @@ impl Purpose {
 pub(super) struct Intake {
     pub purpose: Arc<Purpose>,
     pub limits: Limits,
-    pub metrics: Metrics,
     queue: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
 }
 
 impl Intake {
-    pub fn new(purpose: Arc<Purpose>, limits: Limits, metrics: Metrics) -> (Intake, mpsc::Receiver<Item>) {
+    pub fn new(purpose: Arc<Purpose>, limits: Limits) -> (Intake, mpsc::Receiver<Item>) {
         let (queue, inbox) = mpsc::channel(MESSAGES_QUEUED_MAX);
         let room = Arc::new(Semaphore::new(limits.queue_bytes_max));
         // So that a socket that dropped nothing says so.
-        let label = Label { listener: purpose.name };
-        drop(metrics.dropped_datagrams.get_or_create(&label));
-        drop(metrics.connections.get_or_create(&label));
-        (Intake { purpose, limits, metrics, queue, room }, inbox)
-    }
-
-    pub fn label(&self) -> Label {
-        Label { listener: self.purpose.name }
+        drop(purpose.metrics.dropped_datagrams.get_or_create(&purpose.label()));
+        drop(purpose.metrics.connections.get_or_create(&purpose.label()));
+        (Intake { purpose, limits, queue, room }, inbox)
     }
 
     /// Room that a message takes; one that is larger than the queue waits until it is alone.
@@ -97,41 +105,32 @@ impl Intake {
     }
 
     /// Puts a message into the queue once there is room.
-    pub async fn push(&self, bytes: Bytes, from: Arc<str>) {
-        self.send(bytes, from, None, None).await;
-    }
-
-    /// Puts a message into the queue once there is room, and waits until it is safe; `false` when that will not be.
-    pub async fn keep(&self, bytes: Bytes, from: Arc<str>, lease: Lease) -> bool {
-        let (done, answer) = oneshot::channel();
-        self.send(bytes, from, Some(done), Some(lease)).await;
-        answer.await.unwrap_or(false)
-    }
-
-    /// As [`Intake::push`], for a message with a share of the memory of requests.
-    pub async fn push_leased(&self, bytes: Bytes, from: Arc<str>, lease: Lease) {
-        self.send(bytes, from, None, Some(lease)).await;
-    }
-
-    async fn send(&self, bytes: Bytes, from: Arc<str>, done: Option<oneshot::Sender<bool>>, lease: Option<Lease>) {
+    pub async fn push(&self, bytes: Bytes, from: Arc<str>, lease: Option<Lease>) {
         let Ok(room) = self.room.clone().acquire_many_owned(self.room_of(&bytes)).await else { return };
         // The other end is gone only when everything was broken off.
-        let _ = self.queue.send(Item { bytes, from, done, _lease: lease, _room: room }).await;
+        let _ = self.queue.send(Item { bytes, from, chunk: None, done: None, _lease: lease, _room: room }).await;
+    }
+
+    /// As [`Intake::push`], and waits until it is safe, now or when it came before; `false` when that will not be.
+    pub async fn keep(&self, bytes: Bytes, from: Arc<str>, chunk: BatchId, lease: Lease) -> bool {
+        let Ok(room) = self.room.clone().acquire_many_owned(self.room_of(&bytes)).await else { return false };
+        let (done, answer) = oneshot::channel();
+        let (chunk, done, lease) = (Some(chunk), Some(done), Some(lease));
+        self.queue.send(Item { bytes, from, chunk, done, _lease: lease, _room: room }).await.is_ok()
+            && answer.await.unwrap_or(false)
     }
 
     /// Puts a datagram into the queue if there is room, else drops and counts it.
     pub fn offer(&self, bytes: Bytes, from: Arc<str>) {
         let room = self.room.clone().try_acquire_many_owned(self.room_of(&bytes)).ok();
         let sent = room.is_some_and(|room| {
-            self.queue.try_send(Item { bytes, from, done: None, _lease: None, _room: room }).is_ok()
+            self.queue.try_send(Item { bytes, from, chunk: None, done: None, _lease: None, _room: room }).is_ok()
         });
         if !sent {
-            self.metrics.dropped_datagrams.get_or_create(&self.label()).inc();
+            self.purpose.metrics.dropped_datagrams.get_or_create(&self.purpose.label()).inc();
             if let Some(left_out) = self.purpose.failures.admit(self.purpose.app.clock.now_ns()) {
-                warn!(
-                    listener = self.purpose.name,
-                    left_out, "a datagram was dropped: listen.queue_bytes_max is reached"
-                );
+                let listener = self.purpose.name;
+                warn!(listener, left_out, "a datagram was dropped: listen.queue_bytes_max is reached");
             }
         }
     }
@@ -157,99 +156,139 @@ pub(super) async fn run(purpose: Arc<Purpose>, mut inbox: mpsc::Receiver<Item>, 
     }
 }
 
+/// What came of a try to keep a batch.
+enum Tried {
+    /// It is kept, or given up; its senders were told.
+    Ended,
+    /// It becomes too large, and was halved.
+    Halved(Vec<Item>, Vec<Item>),
+    /// The store can't take it now.
+    Later(Vec<Item>, Error),
+}
+
 impl Purpose {
-    /// Keeps a batch; one that becomes too large is kept in halves.
+    /// Keeps a batch; while the store can't take it, tries again.
     async fn keep(self: &Arc<Self>, items: Vec<Item>) {
         let mut waiting = vec![items];
+        let mut pause = PAUSE_MIN;
         while let Some(items) = waiting.pop() {
-            let started = Instant::now();
-            let bytes: usize = items.iter().map(|item| item.bytes.len()).sum();
-            let purpose = self.clone();
-            let work = move |app: &App| {
-                let decoded = purpose.decode(&items, &app.decode, app.clock.now_ns());
-                (items, decoded)
-            };
-            let (mut items, decoded) = match self.app.offload(bytes, work).await {
-                Ok(done) => done,
-                Err(failure) => {
-                    error!(listener = self.name, "{bytes} bytes of messages are given up: {failure}");
-                    continue;
+            match self.try_to_keep(items).await {
+                Tried::Ended => pause = PAUSE_MIN,
+                Tried::Halved(first, second) => waiting.extend([second, first]),
+                Tried::Later(items, failure) => {
+                    if let Some(left_out) = self.failures.admit(self.app.clock.now_ns()) {
+                        warn!(listener = self.name, left_out, "messages wait: {failure}");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    waiting.push(items);
                 }
-            };
-            let came = IngestOutcome { received_bytes: bytes, decoded_bytes: bytes, ..IngestOutcome::default() };
-            let end = match decoded {
-                Ok(decoded) => self.append(&items, decoded).await,
-                Err(decode::Error::TooLarge(_)) if items.len() > 1 => {
-                    let second = items.split_off(items.len() / 2);
-                    waiting.extend([second, items]);
-                    continue;
-                }
-                Err(unreadable) => Err(unreadable.into()),
-            };
-            self.app.count(self.name, started, came, end.as_ref());
-            if let Err(failure) = &end {
-                error!(listener = self.name, "{bytes} bytes of messages are given up: {failure}");
-            }
-            // What can't be decoded would fare no better when it is sent again: it was counted and told, as bad lines are.
-            let settled = matches!(end, Ok(_) | Err(Error::Decode(_)));
-            for done in items.into_iter().filter_map(|item| item.done) {
-                // Nobody waits any more when the connection is gone.
-                let _ = done.send(settled);
             }
         }
     }
 
-    fn decode(&self, items: &[Item], options: &decode::Options, now_ns: i64) -> Result<Decoded, decode::Error> {
+    async fn try_to_keep(self: &Arc<Self>, items: Vec<Item>) -> Tried {
+        let started = Instant::now();
+        let bytes: usize = items.iter().map(|item| item.bytes.len()).sum();
+        let (claim, is_new) = match self.claim(&items) {
+            Ok(claimed) => claimed,
+            Err(failure) => return Tried::Later(items, failure),
+        };
+        let purpose = self.clone();
+        let work = move |app: &App| {
+            let new = items.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(item, _)| item);
+            let decoded = purpose.decode(new, &app.decode, app.clock.now_ns());
+            (items, is_new, decoded)
+        };
+        let (mut items, is_new, decoded) = match self.app.offload(bytes, work).await {
+            Ok(done) => done,
+            Err(failure) => {
+                error!(listener = self.name, "{bytes} bytes of messages are given up: {failure}");
+                return Tried::Ended;
+            }
+        };
+        let end = match decoded {
+            Err(decode::Error::TooLarge(_)) if items.len() > 1 => {
+                let second = items.split_off(items.len() / 2);
+                return Tried::Halved(items, second);
+            }
+            Err(unreadable) => Err(unreadable.into()),
+            Ok(decoded) => self.append(decoded, claim, bytes).await,
+        };
+        let end = match end {
+            Err(failure) if failure.is_passing() => return Tried::Later(items, failure),
+            end => end,
+        };
+        match &end {
+            Err(failure) => error!(listener = self.name, "{bytes} bytes of messages are given up: {failure}"),
+            Ok(kept) => self.tell_rejections(kept, &items),
+        }
+        let came = IngestOutcome { received_bytes: bytes, decoded_bytes: bytes, ..IngestOutcome::default() };
+        self.app.count(&self.caller, self.name, started, came, end.as_ref());
+        let repeated = is_new.iter().filter(|is_new| !**is_new).count();
+        self.metrics.repeated_chunks.get_or_create(&self.label()).inc_by(repeated as u64);
+        // What can't be decoded would fare no better when it is sent again: it was counted and told, as bad lines are.
+        let settled = matches!(end, Ok(_) | Err(Error::Decode(_)));
+        for done in items.into_iter().filter_map(|item| item.done) {
+            // Nobody waits any more when the connection is gone.
+            let _ = done.send(settled);
+        }
+        Tried::Ended
+    }
+
+    /// Claims the ids of chunks; says which messages were not kept before. **Errors**: [`Error::BeingKept`] by another
+    /// socket, which may yet fail.
+    fn claim(&self, items: &[Item]) -> Result<(Claim, Vec<bool>), Error> {
+        let mut claim = self.app.parts()?.store.claim(&self.caller.tenant);
+        let mut add = |item: &Item| match item.chunk.map(|chunk| claim.add(chunk)) {
+            None | Some(Seen::New) => Ok(true),
+            Some(Seen::Kept) => Ok(false),
+            Some(Seen::BeingKept) => Err(Error::BeingKept),
+        };
+        let is_new = items.iter().map(&mut add).collect::<Result<Vec<_>, _>>()?;
+        Ok((claim, is_new))
+    }
+
+    fn decode<'a>(
+        &self,
+        items: impl Iterator<Item = &'a Item>,
+        options: &decode::Options,
+        now_ns: i64,
+    ) -> Result<Decoded, decode::Error> {
         match &self.protocol {
             Protocol::Syslog(zone) => {
-                let messages =
-                    items.iter().map(|item| decode::syslog::Message { bytes: &item.bytes, sender: &item.from });
+                let messages = items.map(|item| decode::syslog::Message { bytes: &item.bytes, sender: &item.from });
                 decode::syslog::messages(messages, zone, options, now_ns)
             }
             Protocol::Forward(_) => {
-                let messages = items.iter().map(|item| (&*item.from, &*item.bytes));
-                decode::forward::records(messages, options, now_ns)
+                decode::forward::records(items.map(|item| (&*item.from, &*item.bytes)), options, now_ns)
             }
-            Protocol::Gelf => decode::gelf::messages(items.iter().map(|item| &*item.bytes), options, now_ns),
+            Protocol::Gelf => decode::gelf::messages(items.map(|item| &*item.bytes), options, now_ns),
         }
     }
 
-    /// Appends a batch; while the store can't take it, tries again.
-    async fn append(&self, items: &[Item], decoded: Decoded) -> Result<Kept, Error> {
-        let mut kept =
-            Kept { accepted: decoded.accepted(), rejected: decoded.rejected_count, reasons: decoded.rejected };
-        let mut pause = PAUSE_MIN;
-        while let Err(failure) = self.try_append(&decoded.batch).await {
-            if !failure.is_passing() {
-                return Err(failure);
-            }
-            if let Some(left_out) = self.failures.admit(self.app.clock.now_ns()) {
-                warn!(listener = self.name, left_out, "messages wait: {failure}");
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+    async fn append(&self, decoded: Decoded, claim: Claim, bytes: usize) -> Result<Kept, Error> {
+        let (app, tenant) = (&self.app, &self.caller.tenant);
+        app.rates.admit(tenant, app.clock.now_ns())?;
+        let (accepted, rejected) = (decoded.accepted(), decoded.rejected_count);
+        if accepted > 0 {
+            let mut lease = app.budget.lease();
+            // The batch, and its frame for the log.
+            lease.change_to(decoded.batch.get_array_memory_size().saturating_mul(3) / 2)?;
+            app.parts()?.store.append_claimed(tenant, decoded.batch, claim).await?;
         }
-        if kept.rejected > 0
-            && let Some(left_out) = self.rejections.admit(self.app.clock.now_ns())
-        {
-            // Forward's entries are more than its messages, and name their tag.
-            for one in kept.reasons.iter_mut().filter(|_| !matches!(self.protocol, Protocol::Forward(_))) {
-                let from = items.get(one.line - 1).map_or("", |item| &*item.from);
-                one.reason = format!("from '{from}': {}", one.reason);
-            }
-            warn!(listener = self.name, tenant = self.tenant.as_str(), left_out, "{}", kept.summary());
-        }
-        Ok(kept)
+        app.rates.charge(tenant, app.clock.now_ns(), bytes);
+        Ok(Kept { accepted, rejected, reasons: decoded.rejected, causes: decoded.causes, is_repeat: false })
     }
 
-    async fn try_append(&self, batch: &arrow::record_batch::RecordBatch) -> Result<(), Error> {
-        if batch.num_rows() == 0 {
-            return Ok(());
+    fn tell_rejections(&self, kept: &Kept, items: &[Item]) {
+        if kept.rejected == 0 {
+            return;
         }
-        let mut lease = self.app.budget.lease();
-        // The batch, and its frame for the log.
-        lease.change_to(batch.get_array_memory_size().saturating_mul(3) / 2)?;
-        self.app.parts()?.store.append(&self.tenant, batch.clone()).await?;
-        Ok(())
+        let Some(left_out) = self.rejections.admit(self.app.clock.now_ns()) else { return };
+        // Forward's entries are more than its messages, and name their tag.
+        let first = kept.reasons.first().filter(|_| !matches!(self.protocol, Protocol::Forward(_)));
+        let from = first.and_then(|one| items.get(one.line - 1)).map_or("", |item| &*item.from);
+        warn!(listener = self.name, tenant = self.caller.tenant.as_str(), from, left_out, "{}", kept.summary());
     }
 }

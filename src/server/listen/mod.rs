@@ -232,8 +232,8 @@ impl Opening<'_> {
         let name = setting.trim_start_matches("listen.");
         info!(listener = name, address, "listening");
         let (protocol, tenant) = messages.clone();
-        let purpose = Purpose::new(self.app.clone(), name, protocol, tenant);
-        let (intake, inbox) = Intake::new(purpose, self.limits, self.metrics.clone());
+        let purpose = Purpose::new(self.app.clone(), name, protocol, tenant, self.metrics.clone());
+        let (intake, inbox) = Intake::new(purpose, self.limits);
         self.listeners.bound.push(Bound { socket, intake: Arc::new(intake), inbox });
     }
 

@@ -64,8 +64,8 @@ impl Accepting {
 /// Accepts until `stop`, then waits for its connections to end.
 pub(super) async fn run(mut accepting: Accepting, intake: Arc<Intake>, stop: CancellationToken) {
     let name = intake.purpose.name;
-    let label = intake.label();
-    let open = intake.metrics.connections.get_or_create_owned(&label);
+    let label = intake.purpose.label();
+    let open = intake.purpose.metrics.connections.get_or_create_owned(&label);
     let mut connections = JoinSet::new();
     loop {
         open.set(connections.len() as i64);
@@ -78,11 +78,11 @@ pub(super) async fn run(mut accepting: Accepting, intake: Arc<Intake>, stop: Can
             }
             accepted = accepting.next() => match accepted {
                 Ok(connection) if connections.len() >= intake.limits.connections_max => {
-                    intake.metrics.refused_connections.get_or_create(&label).inc();
+                    intake.purpose.metrics.refused_connections.get_or_create(&label).inc();
                     debug!(listener = name, peer = %connection.peer, "refused: listen.connections_max is reached");
                 }
                 Ok(connection) => {
-                    intake.metrics.accepted_connections.get_or_create(&label).inc();
+                    intake.purpose.metrics.accepted_connections.get_or_create(&label).inc();
                     connections.spawn(serve(connection, intake.clone(), stop.clone()));
                 }
                 Err(error) => {
@@ -167,7 +167,7 @@ async fn read_frames(
 
 async fn take(message: Result<bytes::Bytes, Fault>, peer: &Arc<str>, intake: &Intake) {
     match message {
-        Ok(bytes) => intake.push(bytes, peer.clone()).await,
-        Err(fault) => intake.purpose.reject(peer, fault.bytes, &fault.reason),
+        Ok(bytes) => intake.push(bytes, peer.clone(), None).await,
+        Err(fault) => intake.purpose.reject(peer, fault.cause, &fault.reason),
     }
 }
