@@ -93,7 +93,7 @@ async fn accept(
 
 async fn serve_connection<S>(stream: S, router: Router, head_timeout: Duration, stop: CancellationToken)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     // The time that the builder limits starts when the version of HTTP is known, which takes bytes that may never come.
     let asked = Arc::new(AtomicBool::new(false));
