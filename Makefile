@@ -91,8 +91,8 @@ frontend/node_modules/.installed: frontend/package-lock.json
 	cd frontend && $(NPM) ci
 	touch $@
 
-# The log clients that the integration tests run: Python's in a virtual environment, Node's beside them.
-clients: .venv/.installed tests/clients/node/node_modules/.installed
+# The log clients that the integration tests run: Python's in a virtual environment, Node's and syslog's beside them.
+clients: .venv/.installed tests/clients/node/node_modules/.installed tests/clients/syslog-ng/.installed
 
 .venv/.installed: tests/clients/requirements.txt
 	python3 -m venv .venv || (apt-get update && apt-get install -y python3 python3-venv && python3 -m venv .venv)
@@ -111,10 +111,19 @@ tests/e2e/node_modules/.installed: tests/e2e/package-lock.json
 	cd tests/e2e && $(NPM) ci
 	touch $@
 
+# rsyslog with its TLS, and what syslog-ng needs. Its own package excludes rsyslog's, so it is only unpacked here.
+SYSLOG_PACKAGES := rsyslog rsyslog-openssl libcap2 libglib2.0-0 libivykis0 libjson-c5 libnet1 libpcre3 libssl3 libsystemd0 libwrap0
+tests/clients/syslog-ng/.installed:
+	dpkg --status $(SYSLOG_PACKAGES) >/dev/null 2>&1 || (apt-get update && apt-get install -y --no-install-recommends $(SYSLOG_PACKAGES))
+	mkdir -p $(@D)
+	cd $(@D) && (apt-get download syslog-ng-core || (apt-get update && apt-get download syslog-ng-core))
+	cd $(@D) && dpkg --extract syslog-ng-core_*.deb . && rm syslog-ng-core_*.deb
+	touch $@
+
 tests/bench/.venv/.installed: tests/bench/requirements.txt
 	python3 -m venv tests/bench/.venv || (apt-get update && apt-get install -y python3 python3-venv && python3 -m venv tests/bench/.venv)
 	tests/bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 clean: ## remove what was built
-	rm -rf $(TARGET_DIR) dist quiver-logs-datasource-*.zip .venv tests/bench/.venv frontend/node_modules tests/clients/node/node_modules tests/pages/node_modules tests/e2e/node_modules
+	rm -rf $(TARGET_DIR) dist quiver-logs-datasource-*.zip .venv tests/bench/.venv frontend/node_modules tests/clients/node/node_modules tests/pages/node_modules tests/e2e/node_modules tests/clients/syslog-ng

@@ -34,6 +34,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tikv_jemalloc_ctl", &["main"]),
     ("tonic", &["server", "client"]),
     ("reqwest", &["client"]),
+    ("tokio_rustls", &["server"]),
+    ("ring", &["server"]),
     ("arrow_flight", &["server", "client"]),
 ];
 

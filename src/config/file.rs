@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::listen::{Listen, Tls};
 use crate::pipeline::settings::Pipeline;
 
 /// The whole file.
@@ -21,6 +22,8 @@ pub struct File {
     pub pipeline: Vec<Pipeline>,
     /// `[server]`
     pub server: Server,
+    /// `[listen]`
+    pub listen: Listen,
     /// `[limits]`
     pub limits: Limits,
     /// `[ingest]`
@@ -62,6 +65,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// `[server.auth]`
     pub auth: Auth,
+    /// `[server.tls]`
+    pub tls: Tls,
 }
 
 /// `[server.auth]`: who may come in.

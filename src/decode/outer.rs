@@ -140,9 +140,17 @@ impl Outer {
         self.level = Some((level, 0));
     }
 
-    /// Sets the level of a line that says none itself: what a shipper made of stdout and stderr, mostly.
+    /// Sets the level of a line that says none itself: what a shipper made of stdout and stderr, or a sender that writes
+    /// for others (syslog, a log driver) gave everything.
     pub fn set_level_hint(&mut self, level: Level) {
         self.level_hint = Some(level);
+    }
+
+    /// Sets a service that holds where neither a field nor the line names one.
+    pub fn set_service_hint(&mut self, text: &str) {
+        if self.service.is_none() && !text.is_empty() {
+            self.service = Some(Claim { text: self.keep(text), rank: u16::MAX, own: None });
+        }
     }
 
     /// Sets the trace id that the protocol itself gives.
@@ -239,6 +247,11 @@ impl Outer {
 
     pub fn level_hint(&self) -> Option<Level> {
         self.level_hint
+    }
+
+    /// Whether the protocol says anything of the level, so that no words of the text need to be asked.
+    pub fn hints_at_level(&self) -> bool {
+        self.level.is_some() || self.level_hint.is_some()
     }
 
     pub fn service(&self) -> Option<&str> {

@@ -619,7 +619,7 @@ impl<'o> Records<'o> {
     fn plain(&mut self, text: &str, given_ns: Option<i64>) {
         self.row.clear();
         self.place_message(text);
-        self.row.level = Level::find_in_text(text.as_bytes()).filter(|_| self.outer.level().is_none());
+        self.row.level = Level::find_in_text(text.as_bytes()).filter(|_| !self.outer.hints_at_level());
         let found = if given_ns.is_none() && text.as_bytes().first().is_some_and(u8::is_ascii_digit) {
             time::parse_calendar(text.as_bytes()).map(|(ns, _, _)| ns)
         } else {
@@ -634,7 +634,7 @@ impl<'o> Records<'o> {
         let text = String::from_utf8_lossy(line);
         self.row.clear();
         self.place_message(&text);
-        self.row.level = Level::find_in_text(line).filter(|_| self.outer.level().is_none());
+        self.row.level = Level::find_in_text(line).filter(|_| !self.outer.hints_at_level());
         self.end_row(&text, Ending { shape: None, raw: Some(line), time_ns: given_ns.unwrap_or(self.now_ns) });
     }
 

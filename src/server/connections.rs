@@ -15,12 +15,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, warn};
+
+use super::tls::Tls;
 
 /// After an error of `accept` (no file handles are left, mostly) it is tried again this much later.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -34,8 +37,14 @@ pub struct Limits {
     pub head_timeout: Duration,
 }
 
-/// Serves connections until `stop`, then lets running requests end.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
+/// Serves connections, by TLS where there is one, until `stop`, then lets running requests end.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let mut running = JoinSet::new();
     loop {
@@ -47,9 +56,15 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
         };
         match accepted {
             Ok((stream, place)) => {
-                let served = serve_connection(stream, router.clone(), limits.head_timeout, stop.clone());
+                let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
                 running.spawn(async move {
-                    served.await;
+                    match tls {
+                        None => serve_connection(stream, router, limits.head_timeout, stop).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => serve_connection(stream, router, limits.head_timeout, stop).await,
+                            Err(error) => debug!("a connection ended: no TLS: {error}"),
+                        },
+                    }
                     drop(place);
                 });
             }
@@ -76,7 +91,10 @@ async fn accept(
     Ok((stream, place))
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, head_timeout: Duration, stop: CancellationToken) {
+async fn serve_connection<S>(stream: S, router: Router, head_timeout: Duration, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     // The time that the builder limits starts when the version of HTTP is known, which takes bytes that may never come.
     let asked = Arc::new(AtomicBool::new(false));
     let service = service_fn(|request: Request<Incoming>| {
@@ -124,7 +142,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(async || "here"));
-        (address, stop.clone(), tokio::spawn(serve(listener, router, limits, stop)))
+        (address, stop.clone(), tokio::spawn(serve(listener, None, router, limits, stop)))
     }
 
     /// Everything until the server closes.

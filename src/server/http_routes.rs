@@ -17,6 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug, error, warn};
 
 use super::status::{Error, Style, render};
+use super::tls::Tls;
 use super::{App, admin, connections, deletions, elastic, ingest, query_routes, receivers, splunk};
 
 /// What stands at `/`.
@@ -70,9 +71,14 @@ const PATHS: [&str; 18] = [
 ];
 
 /// Answers on a listener until `stop`, then lets running requests end.
-pub(super) async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) -> &'static str {
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    app: Arc<App>,
+    stop: CancellationToken,
+) -> &'static str {
     let limits = app.connections;
-    connections::serve(listener, router(app), limits, stop).await;
+    connections::serve(listener, tls, router(app), limits, stop).await;
     "http"
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -21,7 +22,7 @@ use super::body::{self, Encoding, Lease};
 use super::status::{Error, FIREHOSE_REQUEST_ID, is_media_type};
 use super::{App, Caller};
 use crate::decode::{self, Cause, Decoded, Rejection};
-use crate::record::Seen;
+use crate::record::{Seen, Tenant};
 use crate::storage::{BatchId, Claim};
 use crate::telemetry::IngestOutcome;
 
@@ -115,16 +116,7 @@ impl App {
         let Decoded { batch, others, rejected: reasons, causes, .. } = decoded;
         let kept = Kept { accepted, rejected, reasons, causes, is_repeat: ids.is_repeat };
         if !kept.is_repeat {
-            // The batches, and their frames for the log.
-            let all = others.iter().map(|(_, batch)| batch).chain([&batch]);
-            let bytes: usize = all.map(|batch| batch.get_array_memory_size()).sum();
-            lease.change_to(bytes.saturating_mul(3) / 2)?;
-            let store = &self.parts()?.store;
-            for (tenant, batch) in others {
-                store.append(&tenant, batch).await?;
-            }
-            // The ids go with the caller's own records, which are last: what is known was kept as a whole.
-            store.append_claimed(&caller.tenant, batch, ids.claim).await?;
+            self.append(&caller.tenant, batch, others, ids.claim, lease).await?;
         }
         if kept.rejected > 0
             && let Some(left_out) = self.rejections.admit(self.clock.now_ns())
@@ -133,6 +125,27 @@ impl App {
             warn!(protocol, tenant, left_out, "{}", kept.summary());
         }
         Ok(kept)
+    }
+
+    /// Appends a tenant's records, and those that pipelines gave to other tenants.
+    pub(super) async fn append(
+        &self,
+        tenant: &Tenant,
+        batch: RecordBatch,
+        others: Vec<(Tenant, RecordBatch)>,
+        claim: Claim,
+        lease: &mut Lease,
+    ) -> Result<(), Error> {
+        // The batches, and their frames for the log.
+        let all = others.iter().map(|(_, batch)| batch).chain([&batch]);
+        let bytes: usize = all.map(|batch| batch.get_array_memory_size()).sum();
+        lease.change_to(bytes.saturating_mul(3) / 2)?;
+        let store = &self.parts()?.store;
+        for (other, batch) in others {
+            store.append(&other, batch).await?;
+        }
+        // The ids go with the tenant's own records, which are last: what is known was kept as a whole.
+        Ok(store.append_claimed(tenant, batch, claim).await?)
     }
 
     /// Counts a request that came to an end.

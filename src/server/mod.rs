@@ -44,6 +44,7 @@ mod flight;
 mod grpc;
 mod http_routes;
 mod ingest;
+mod listen;
 mod query_routes;
 pub mod range;
 mod rates;
@@ -52,6 +53,7 @@ pub mod rows;
 mod splunk;
 mod sql_metadata;
 mod status;
+mod tls;
 
 pub use auth::TENANT;
 pub use status::Error;
@@ -59,6 +61,7 @@ pub use status::Error;
 use auth::Auth;
 use body::{Budget, Limits};
 use rates::Rates;
+use tls::Tls;
 
 /// Who calls, once let in.
 #[derive(Debug, Clone)]
@@ -121,6 +124,7 @@ impl App {
                 body_bytes_max: server.body_bytes_max.bytes(),
                 body_setting: "server.body_bytes_max",
                 decompressed_bytes_max: server.decompressed_bytes_max.bytes(),
+                decompressed_setting: "server.decompressed_bytes_max",
                 timeout: server.body_timeout,
             },
             budget,
@@ -209,8 +213,9 @@ impl Collector for Load {
 pub struct Server {
     app: Arc<App>,
     config: Config,
-    health: HealthReporter,
     stop: CancellationToken,
+    health: HealthReporter,
+    listeners: listen::Listeners,
     ports: JoinSet<&'static str>,
     /// Where HTTP is answered.
     pub http: std::net::SocketAddr,
@@ -234,13 +239,18 @@ impl Server {
                 "everybody who reaches {http} or {grpc} may read and write: [server.auth] has neither tokens nor users"
             );
         }
+        let tls = |protocols: &[&str]| {
+            Tls::load("server.tls", &config.server.tls, protocols, config.listen.handshake_timeout)
+        };
+        let (http_tls, grpc_tls) = (tls(&["h2", "http/1.1"])?, tls(&["h2"])?);
+        let listeners = listen::Listeners::bind(&config.listen, &app).await?;
         let stop = CancellationToken::new();
         let mut ports = JoinSet::new();
-        ports.spawn(http_routes::serve(http_listener, app.clone(), stop.clone()));
+        ports.spawn(http_routes::serve(http_listener, http_tls, app.clone(), stop.clone()));
         let health = HealthReporter::new();
         health.set_service_status("", ServingStatus::NotServing).await;
-        ports.spawn(grpc::serve(grpc_listener, app.clone(), health.clone(), stop.clone()));
-        Ok(Server { app, config, health, stop, ports, http, grpc })
+        ports.spawn(grpc::serve(grpc_listener, grpc_tls, app.clone(), health.clone(), stop.clone()));
+        Ok(Server { app, config, stop, health, listeners, ports, http, grpc })
     }
 
     /// Opens the store, recovering what the last run left; from then on requests are served.
@@ -259,15 +269,17 @@ impl Server {
         self.app.phase.store(READY, Ordering::Release);
         self.ports.spawn(deletions::run(self.app.clone(), self.stop.clone()));
         self.health.set_service_status("", ServingStatus::Serving).await;
+        self.ports.spawn(grpc::follow_health(self.app.clone(), self.health.clone(), self.stop.clone()));
+        self.listeners.start();
         Ok(())
     }
 
     /// Stops accepting, lets running requests end within the grace, flushes and closes the store.
     pub async fn close(mut self) -> Result<(), Error> {
         let grace = self.config.server.shutdown_grace;
+        // What came in by sockets that acknowledge nothing is still kept.
+        self.listeners.close(grace).await;
         self.app.phase.store(CLOSING, Ordering::Release);
-        // Ends the streams of those who watch it; they would hold the port open.
-        self.health.clear_service_status("").await;
         self.stop.cancel();
         let drained = async { while self.ports.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, drained).await.is_err() {
@@ -287,8 +299,9 @@ async fn listen(flag: &'static str, address: &str) -> Result<TcpListener, Error>
     bound.map_err(|source| Error::Bind { flag, address: address.to_owned(), source })
 }
 
-/// Checks what `config` takes as text: the rules of retention, and pipelines.
+/// Checks what `config` takes as text: the rules of retention, pipelines, and listeners' tenants and time zones.
 pub fn check(config: &Config) -> Result<(), Error> {
+    listen::check(&config.listen)?;
     storage_options(config)?;
     decode_options(config).map(drop)
 }

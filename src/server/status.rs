@@ -172,7 +172,7 @@ impl Error {
     }
 
     /// Whether the very same request may work a little later.
-    fn is_passing(&self) -> bool {
+    pub(super) fn is_passing(&self) -> bool {
         match self {
             Error::Query(_) | Error::TooLarge { .. } | Error::Decode(_) => false,
             _ => matches!(self.kind(), Kind::Limit | Kind::Unavailable),

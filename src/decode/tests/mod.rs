@@ -21,7 +21,7 @@ pub(super) const NOW: i64 = 1_780_272_000_000_000_000;
 const NOON: i64 = 1_767_268_800_000_000_000;
 
 /// The value as text, times as RFC 3339; `None` for a null and for a column that is not there.
-fn value(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
+pub(super) fn value(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
     let array: &ArrayRef = batch.column_by_name(name)?;
     if array.is_null(row) {
         return None;
@@ -49,6 +49,13 @@ pub(super) fn row(batch: &RecordBatch, row: usize) -> String {
         .filter_map(|name| value(batch, name, row).map(|value| format!("{name}={value}")))
         .collect::<Vec<_>>()
         .join(" | ")
+}
+
+/// The pairs of a [`row`] without regard to their order, and to blanks around them.
+pub(super) fn sorted_pairs(row: &str) -> Vec<&str> {
+    let mut pairs: Vec<&str> = row.split(" | ").map(str::trim).collect();
+    pairs.sort_unstable();
+    pairs
 }
 
 /// As [`row`], with each text that is a number as that number: `1e5` that came before its column was text stands there as
