@@ -474,7 +474,7 @@ mod tests {
                         ("log", &text("ERROR no")),
                     ]),
                 ),
-                "timestamp=2026-01-01T12:00:00Z | level=error | service=/shop | message=ERROR no | tag=app.web | source=stderr",
+                "timestamp=2026-01-01T12:00:00Z | level=error | level_original=ERROR | service=/shop | message=no | tag=app.web | source=stderr",
             ),
             // Nothing for people: the record is the line.
             (
