@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"sync/atomic"
 	"time"
@@ -55,6 +57,9 @@ var namespaces = map[string]string{
 	"nginx": "edge", "bff": "edge", "payments-api": "shop", "inventory": "shop", "ledger": "shop", "worker": "shop",
 	"telemetry-processing": "devices", "scheduler": "platform",
 }
+
+// Services are the names of all services, sorted.
+func Services() []string { return slices.Sorted(maps.Keys(namespaces)) }
 
 // Open connects the services to the store.
 func Open(ctx context.Context, client push.Client, options Options) (*Shop, error) {
