@@ -212,8 +212,8 @@ func TestDashboardLinks(t *testing.T) {
 	}
 }
 
-// asked is a dashboard with what stands for its variables.
-type asked struct {
+// opened is a dashboard with what stands for its variables.
+type opened struct {
 	*host
 	dashboard grafana.Dashboard
 	values    grafana.Values // as it opens
@@ -222,10 +222,10 @@ type asked struct {
 }
 
 // open asks for the values of the dashboard's variables, as Grafana does before the panels.
-func open(h *host, dashboard grafana.Dashboard) asked {
+func open(h *host, dashboard grafana.Dashboard) opened {
 	h.t.Helper()
 	now := time.Now()
-	a := asked{h, dashboard, grafana.Values{}, grafana.Values{}, now.Add(-wholeStory), now}
+	a := opened{h, dashboard, grafana.Values{}, grafana.Values{}, now.Add(-wholeStory), now}
 	for _, variable := range dashboard.Templating.List {
 		switch variable.Type {
 		case "query":
@@ -242,7 +242,7 @@ func open(h *host, dashboard grafana.Dashboard) asked {
 	return a
 }
 
-func (a asked) valuesOf(variable grafana.Variable) []string {
+func (a opened) valuesOf(variable grafana.Variable) []string {
 	a.t.Helper()
 	var question struct{ Kind, Field, SQL string }
 	if err := json.Unmarshal(variable.Query, &question); err != nil {
@@ -267,7 +267,7 @@ func (a asked) valuesOf(variable grafana.Variable) []string {
 	return values
 }
 
-func (a asked) ask(target json.RawMessage, values grafana.Values) data.Frames {
+func (a opened) ask(target json.RawMessage, values grafana.Values) data.Frames {
 	a.t.Helper()
 	model, err := grafana.Interpolate(target, values, a.known)
 	if err != nil {
@@ -311,7 +311,7 @@ func TestEveryPanelHasData(t *testing.T) {
 }
 
 // with is the same for a test within the test.
-func (a asked) with(t *testing.T) asked {
+func (a opened) with(t *testing.T) opened {
 	h := *a.host
 	h.t = t
 	a.host = &h
@@ -319,7 +319,7 @@ func (a asked) with(t *testing.T) asked {
 }
 
 // choosing is the values as the dashboard opens, but for those of its variables that are chosen.
-func (a asked) choosing(values grafana.Values) grafana.Values {
+func (a opened) choosing(values grafana.Values) grafana.Values {
 	all := grafana.Values{}
 	for name, value := range a.values {
 		all[name] = value
