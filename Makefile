@@ -111,10 +111,10 @@ tests/e2e/node_modules/.installed: tests/e2e/package-lock.json
 	cd tests/e2e && $(NPM) ci
 	touch $@
 
-# rsyslog with its TLS, and what syslog-ng needs. Its own package excludes rsyslog's, so it is only unpacked here.
-SYSLOG_PACKAGES := rsyslog rsyslog-openssl libcap2 libglib2.0-0 libivykis0 libjson-c5 libnet1 libpcre3 libssl3 libsystemd0 libwrap0
+# rsyslog with its TLS, the journal's sender, and what syslog-ng needs. Its own package excludes rsyslog's, so it is only unpacked here.
+LOG_PACKAGES := systemd-journal-remote rsyslog rsyslog-openssl libcap2 libglib2.0-0 libivykis0 libjson-c5 libnet1 libpcre3 libssl3 libsystemd0 libwrap0
 tests/clients/syslog-ng/.installed:
-	dpkg --status $(SYSLOG_PACKAGES) >/dev/null 2>&1 || (apt-get update && apt-get install -y --no-install-recommends $(SYSLOG_PACKAGES))
+	dpkg --status $(LOG_PACKAGES) >/dev/null 2>&1 || (apt-get update && apt-get install -y --no-install-recommends $(LOG_PACKAGES))
 	mkdir -p $(@D)
 	cd $(@D) && (apt-get download syslog-ng-core || (apt-get update && apt-get download syslog-ng-core))
 	cd $(@D) && dpkg --extract syslog-ng-core_*.deb . && rm syslog-ng-core_*.deb
