@@ -104,6 +104,8 @@ impl Plugin {
             return Ok(Arc::clone(&instance.client));
         }
         let settings = Settings::parse(&Raw {
+            uid: &source.uid,
+            name: &source.name,
             url: &source.url,
             basic_auth: source.basic_auth_enabled,
             basic_auth_user: &source.basic_auth_user,

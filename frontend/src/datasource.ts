@@ -29,21 +29,35 @@ import {
   ToggleFilterAction,
 } from '@grafana/data';
 import { DataSourceWithBackend, getGrafanaLiveSrv, getTemplateSrv } from '@grafana/runtime';
-import { lastValueFrom, map, Observable, tap } from 'rxjs';
+import { createElement, ReactNode } from 'react';
+import { lastValueFrom, Observable, tap } from 'rxjs';
 
+import { ContextChoice, ContextFilters } from './ContextFilters';
 import { describe } from './describe';
-import { addFilter, addSearch, fromAdHocFilters, hasFilter, toggleFilter, withAdHocFilters } from './filters';
+import {
+  addFilter,
+  addMessageFilter,
+  addSearch,
+  columnOf,
+  editFilters,
+  filtersOf,
+  fromAdHocFilters,
+  hasFilter,
+  toggleFilter,
+  withAdHocFilters,
+} from './filters';
+import { labelKind } from './labelKinds';
 import { contextQuery, newestFirst } from './logContext';
-import { Builder, Cursor, normalize } from './model';
+import { Cursor, normalize, QueryModel, SearchOp } from './model';
 import { PageMemory } from './paging';
 import { rangeOf, Store } from './store';
 import { supplementaryQuery, SUPPORTED_TYPES } from './supplementary';
 import { tailQueries } from './tail';
 import { INFINITE_SCROLL, QuiverOptions, QuiverQuery } from './types';
+import { directionFor } from './sortOrder';
+import { askTraceDatasource, isTraceRequest } from './trace';
 import { interpolateModel, Templates } from './variables';
 import { QuiverVariableSupport } from './variableSupport';
-
-const SQL_KEEPS_OUT = 'ad-hoc filters apply to builder queries; this query is SQL text';
 
 export class QuiverDatasource
   extends DataSourceWithBackend<QuiverQuery, QuiverOptions>
@@ -56,6 +70,8 @@ export class QuiverDatasource
   readonly store: Store = new Store(this);
   readonly supportsAdjustableWindow = true;
   private readonly pages = new PageMemory();
+  /** What someone chose in the context view that is open. */
+  private readonly contextChoice: ContextChoice = {};
 
   constructor(
     readonly settings: DataSourceInstanceSettings<QuiverOptions>,
@@ -83,7 +99,7 @@ export class QuiverDatasource
 
   applyTemplateVariables(query: QuiverQuery, scopedVars: ScopedVars, adHoc?: AdHocVariableFilter[]): QuiverQuery {
     const model = interpolateModel(normalize(query), scopedVars, this.templates);
-    return { ...query, ...model, builder: withAdHocFilters(model.builder, adHoc) };
+    return { ...query, ...withAdHocFilters(model, adHoc) };
   }
 
   interpolateVariablesInQueries(
@@ -104,13 +120,19 @@ export class QuiverDatasource
         .map((query) => this.applyTemplateVariables(query, request.scopedVars, request.filters));
       return tailQueries(this.uid, request, targets, getGrafanaLiveSrv());
     }
+    if (request.targets.some(isTraceRequest)) {
+      return askTraceDatasource(request, this.settings.jsonData?.traces?.datasourceUid);
+    }
     if (request.targets.some((query) => query.supportingQueryType === INFINITE_SCROLL)) {
       return this.queryFurtherPage(request);
     }
-    return super.query(request).pipe(
-      tap((response) => this.rememberPages(request.targets, response)),
-      map((response) => withSqlNotice(response, request))
-    );
+    const targets = request.targets.map((query) => {
+      const { builder } = normalize(query);
+      return { ...query, builder: { ...builder, direction: directionFor(request.app, builder.direction) } };
+    });
+    return super
+      .query({ ...request, targets })
+      .pipe(tap((response) => this.rememberPages(request.targets, response)));
   }
 
   private rememberPages(targets: QuiverQuery[], response: DataQueryResponse): void {
@@ -165,7 +187,7 @@ export class QuiverDatasource
   }
 
   getLogRowContext = async (row: LogRowModel, options?: LogRowContextOptions): Promise<DataQueryResponse> => {
-    const { model, range } = contextQuery(row, options);
+    const { model, range } = contextQuery(row, options, this.contextChoice.filters);
     const response = await lastValueFrom(
       this.query({
         requestId: `${model.refId}-${model.cursor?.direction}`,
@@ -183,18 +205,29 @@ export class QuiverDatasource
   };
 
   getLogRowContextQuery = async (row: LogRowModel, options?: LogRowContextOptions): Promise<QuiverQuery> => {
-    const { builder, editor, version, format } = contextQuery(row, options).model;
-    return { refId: row.dataFrame.refId ?? 'A', version, editor, format, builder: { ...builder, limit: 0 } };
+    const { builder, editor, version, format } = contextQuery(row, options, this.contextChoice.filters).model;
+    return {
+      refId: row.dataFrame.refId ?? 'A',
+      // Without it, Grafana has no button that opens the query.
+      datasource: this.getRef(),
+      version,
+      editor,
+      format,
+      builder: { ...builder, limit: 0, direction: 'backward' },
+    };
   };
+
+  getLogRowContextUi = (row: LogRowModel, runContextQuery?: () => void): ReactNode =>
+    createElement(ContextFilters, { key: row.uid, row, choice: this.contextChoice, onRun: runContextQuery });
 
   toggleQueryFilter(query: QuiverQuery, filter: ToggleFilterAction): QuiverQuery {
     const { key, value } = filter.options;
-    return this.editBuilder(query, (builder) => toggleFilter(builder, filter.type, key, value));
+    const edited = editFilters(normalize(query), (filters) => toggleFilter(filters, filter.type, key, value));
+    return withModel(query, edited);
   }
 
   queryHasFilter(query: QuiverQuery, filter: QueryFilterOptions): boolean {
-    const model = normalize(query);
-    return model.editor === 'builder' && hasFilter(model.builder, filter.key, filter.value);
+    return hasFilter(filtersOf(normalize(query)), filter.key, filter.value);
   }
 
   getSupportedQueryModifications(): string[] {
@@ -203,26 +236,30 @@ export class QuiverDatasource
 
   modifyQuery(query: QuiverQuery, action: QueryFixAction): QuiverQuery {
     const { key = '', value = '' } = action.options ?? {};
-    return this.editBuilder(query, (builder) => {
-      switch (action.type) {
-        case 'ADD_FILTER':
-          return addFilter(builder, '=', key, value);
-        case 'ADD_FILTER_OUT':
-          return addFilter(builder, '!=', key, value);
-        case 'ADD_STRING_FILTER':
-          return addSearch(builder, 'contains', value);
-        case 'ADD_STRING_FILTER_OUT':
-          return addSearch(builder, '!contains', value);
-        default:
-          return builder;
-      }
-    });
+    const model = normalize(query);
+    switch (action.type) {
+      case 'ADD_FILTER':
+        return withModel(
+          query,
+          editFilters(model, (filters) => addFilter(filters, '=', key, value))
+        );
+      case 'ADD_FILTER_OUT':
+        return withModel(
+          query,
+          editFilters(model, (filters) => addFilter(filters, '!=', key, value))
+        );
+      case 'ADD_STRING_FILTER':
+        return withModel(query, addText(model, 'contains', value));
+      case 'ADD_STRING_FILTER_OUT':
+        return withModel(query, addText(model, '!contains', value));
+      default:
+        return query;
+    }
   }
 
-  /** SQL text stays as its author wrote it. */
-  private editBuilder(query: QuiverQuery, edit: (builder: Builder) => Builder): QuiverQuery {
-    const model = normalize(query);
-    return model.editor === 'sql' ? query : { ...query, builder: edit(model.builder) };
+  /** What a label of a line is, for the groups of its details (Grafana 12.4 and later). */
+  getLabelDisplayTypeFromFrame(labelKey: string): string | null {
+    return labelKind(labelKey);
   }
 
   async getTagKeys(options?: DataSourceGetTagKeysOptions<QuiverQuery>): Promise<MetricFindValue[]> {
@@ -241,15 +278,29 @@ export class QuiverDatasource
   async getDrilldownsApplicability(
     options?: DataSourceGetDrilldownsApplicabilityOptions<QuiverQuery>
   ): Promise<DrilldownsApplicability[]> {
-    const queries = options?.queries ?? [];
-    const applicable = queries.length === 0 || queries.some((query) => normalize(query).editor === 'builder');
-    return (options?.filters ?? []).map(({ key, origin }) => ({
-      key,
-      applicable,
-      ...(origin ? { origin } : {}),
-      ...(applicable ? {} : { reason: SQL_KEEPS_OUT }),
-    }));
+    // Where the store does not answer, the queries themselves say so.
+    const columns = await this.store.columns(options?.timeRange).catch(() => undefined);
+    return (options?.filters ?? []).map(({ key, origin }) => {
+      const applicable = columns === undefined || columns.some((column) => column.name === columnOf(key));
+      return {
+        key,
+        applicable,
+        ...(origin ? { origin } : {}),
+        ...(applicable ? {} : { reason: `no line has the field '${key}'` }),
+      };
+    });
   }
+}
+
+/** The query with a changed model; what else Grafana keeps in it stays. */
+function withModel(query: QuiverQuery, { editor, builder, filters }: QueryModel): QuiverQuery {
+  return editor === 'sql' ? { ...query, filters } : { ...query, builder };
+}
+
+function addText(model: QueryModel, op: SearchOp, text: string): QueryModel {
+  return model.editor === 'sql'
+    ? editFilters(model, (filters) => addMessageFilter(filters, op, text))
+    : { ...model, builder: { ...model.builder, search: addSearch(model.builder.search, op, text) } };
 }
 
 function framesOf(response: DataQueryResponse, refId: string): DataFrame[] {
@@ -268,24 +319,4 @@ function rangeAround(fromMs: number, toMs: number, cursors: Cursor[]) {
   const lowest = edges.filter((edge) => edge.direction === 'forward').map((edge) => edge.ms);
   const highest = edges.filter((edge) => edge.direction === 'backward').map((edge) => edge.ms + 1);
   return rangeOf(Math.min(fromMs, ...lowest), Math.max(toMs, ...highest));
-}
-
-/** Filters that did nothing must not look as if they had. */
-function withSqlNotice(response: DataQueryResponse, request: DataQueryRequest<QuiverQuery>): DataQueryResponse {
-  if (fromAdHocFilters(request.filters).length === 0) {
-    return response;
-  }
-  const sqlRefIds = request.targets.filter((query) => query.editor === 'sql').map((query) => query.refId);
-  const data = (response.data ?? []).map((frame: DataFrame) =>
-    frame.refId !== undefined && sqlRefIds.includes(frame.refId)
-      ? {
-          ...frame,
-          meta: {
-            ...frame.meta,
-            notices: [...(frame.meta?.notices ?? []), { severity: 'info' as const, text: SQL_KEEPS_OUT }],
-          },
-        }
-      : frame
-  );
-  return { ...response, data };
 }

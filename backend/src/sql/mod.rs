@@ -2,13 +2,18 @@
 //! Invariant: pure: the same model and context give the same text, and whatever a model holds is quoted or refused.
 //!
 //! A query selects [`Lines`], by the builder's parts (`builder`) or by SQL of its own (`written`); a statement then
-//! shows them, counts them over time (`volume`), or follows them (`tail`).
+//! shows them, counts them over time (`volume`), or follows them (`tail`). Filters beside SQL text narrow its lines when
+//! it runs (`narrow`), and can be written into it (`edit`).
 
 mod builder;
+mod edit;
 pub mod literal;
 mod macros;
+mod narrow;
 mod volume;
 mod written;
+
+pub use edit::edit;
 
 use crate::model::{Cursor, Direction, Editor, Filter, Function, Purpose, Query};
 use crate::settings::LIMIT_MAX;
@@ -45,6 +50,15 @@ pub enum Error {
     /// A place to go on from that can't be read.
     #[error("the cursor ('{timestamp_ns}', '{seq}') is not a place between two lines")]
     Cursor { timestamp_ns: String, seq: String },
+    /// SQL whose text has no place for a condition.
+    #[error("this SQL cannot be changed: {0}")]
+    Edit(String),
+    /// An operator of another language, or misspelt.
+    #[error(
+        "the filter on '{field}' has the operator '{op}', which there is not; there are =, !=, contains, !contains, =~, \
+         !~, <, <=, >, >=, exists, !exists, in and !in"
+    )]
+    Operator { field: String, op: String },
     /// A widening that is no length of time.
     #[error("'{0}' is not a length of time to widen the range by; write 30s, 5m or 1h")]
     Widen(String),
@@ -159,6 +173,14 @@ pub struct Statement {
     pub limit: Option<u64>,
     /// Regular expressions to highlight in the lines.
     pub search_words: Vec<String>,
+    /// What the reader should know about how the query was understood.
+    pub notices: Vec<String>,
+}
+
+impl Statement {
+    fn new(sql: String, shape: Shape) -> Statement {
+        Statement { sql, shape, limit: None, search_words: Vec::new(), notices: Vec::new() }
+    }
 }
 
 /// The statement of a query. **Errors**: what is wrong with the model, in words for its editor.
@@ -168,7 +190,7 @@ pub fn statement(query: &Query, context: &Context) -> Result<Statement, Error> {
         Some(Purpose::LogsSample) => {
             let limit = context.limit(query.builder.limit);
             let sql = lines(query, context, "a sample of the lines")?.select(None, Direction::Backward, limit)?;
-            Ok(Statement { sql, shape: Shape::Logs, limit: Some(limit), search_words: Vec::new() })
+            Ok(Statement { limit: Some(limit), ..Statement::new(sql, Shape::Logs) })
         }
         Some(Purpose::Tail | Purpose::Context) | None => match query.editor {
             Editor::Builder => builder::statement(query, context),
@@ -187,16 +209,23 @@ pub fn range(query: &Query, range: Range) -> Result<Range, Error> {
 }
 
 /// The statement that lists a field's values for a picker, the most frequent first. `contains` looks in any case.
-pub fn values(field: &str, range: Range, filters: &[Filter], contains: Option<&str>, limit: u64) -> String {
+pub fn values(
+    field: &str,
+    range: Range,
+    filters: &[Filter],
+    contains: Option<&str>,
+    limit: u64,
+) -> Result<String, Error> {
     let column = literal::identifier(field);
     let mut conditions = vec![range.condition("timestamp"), format!("{column} IS NOT NULL")];
-    conditions.extend(filters.iter().filter_map(builder::filter_condition));
+    conditions.extend(builder::filter_conditions(filters)?);
     conditions
         .extend(contains.map(|text| {
             format!("contains(lower(CAST({column} AS VARCHAR)), {})", literal::text(&text.to_lowercase()))
         }));
     let clauses = Lines::of_logs(conditions).clauses(&[]);
-    format!("SELECT {column} AS value, count(*) AS lines\n{clauses}\nGROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {limit}")
+    let counted = format!("SELECT {column} AS value, count(*) AS lines\n{clauses}");
+    Ok(format!("{counted}\nGROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {limit}"))
 }
 
 /// The statements that follow a query's lines as they come.
@@ -249,7 +278,7 @@ impl Tail {
 
 fn lines(query: &Query, context: &Context, what: &'static str) -> Result<Lines, Error> {
     match query.editor {
-        Editor::Builder => Ok(builder::lines(&query.builder, context)),
+        Editor::Builder => builder::lines(&query.builder, context),
         Editor::Sql => written::lines(query, context, what),
     }
 }
