@@ -62,7 +62,7 @@ pub enum Error {
     #[error("{0}")]
     Request(String),
     /// Nothing is served under this path.
-    #[error("no resource '{0}'; there are fields, fields/values, sql, edit-sql and functions")]
+    #[error("no resource '{0}'; there are fields, fields/values, sql, edit-sql, functions and export")]
     NoResource(String),
     /// A bug of ours; the log has more.
     #[error("a fault in the plugin: {0}")]

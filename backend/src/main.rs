@@ -3,6 +3,7 @@
 
 mod client;
 mod error;
+mod export;
 mod frame;
 mod health;
 mod model;

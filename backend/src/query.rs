@@ -38,7 +38,7 @@ pub struct Caller {
     pub numbers_only: bool,
     /// An alert rule: it takes numbers as they are, and of a series it would reduce the last bucket, which is not full yet.
     pub alert: bool,
-    /// For the store's query log: `dashboard=…;panel=…;user=…`.
+    /// For the store's query log: `dashboard=…;title=…;panel=…;panel-title=…;user=…`.
     pub source: Option<String>,
     /// The user's own login, where the data source hands it on.
     pub authorization: Option<HeaderValue>,

@@ -10,30 +10,24 @@ import { streamFilters } from './logContext';
 import { Filter } from './model';
 import { MultiPicker } from './Picker';
 
-/** Shared by the view and the data source, which runs its queries; without `filters`, the line's own stream counts. */
-export interface ContextChoice {
-  filters?: Filter[];
-}
-
 export interface Props {
   row: LogRowModel;
-  choice: ContextChoice;
+  /** Told what was chosen, and nothing when the view is closed. It has to stay the same function. */
+  onChoose: (filters: Filter[] | undefined) => void;
   onRun?: () => void;
 }
 
-export function ContextFilters({ row, choice, onRun }: Props) {
+export function ContextFilters({ row, onChoose, onRun }: Props) {
   const own = useMemo(() => streamFilters(row).map((filter) => filter.field), [row]);
   const [fields, setFields] = useState(own);
   useEffect(() => {
-    choice.filters = streamFilters(row, own);
-    return () => {
-      choice.filters = undefined;
-    };
-  }, [choice, row, own]);
+    onChoose(streamFilters(row, own));
+    return () => onChoose(undefined);
+  }, [onChoose, row, own]);
   const options = Object.keys(row.labels).map((field) => ({ value: field, label: `${field} = ${row.labels[field]}` }));
   const change = (chosen: string[]) => {
     setFields(chosen);
-    choice.filters = streamFilters(row, chosen);
+    onChoose(streamFilters(row, chosen));
     onRun?.();
   };
   return (

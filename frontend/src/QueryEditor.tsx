@@ -4,14 +4,17 @@
  */
 import { CoreApp, LoadingState, QueryEditorProps } from '@grafana/data';
 import { Alert, Button, ComboboxOption, ConfirmModal, InlineField, RadioButtonGroup, Stack } from '@grafana/ui';
-import { KeyboardEvent, useMemo, useState } from 'react';
+import { KeyboardEvent, useCallback, useMemo, useState } from 'react';
 
+import { BesideSql } from './BesideSql';
 import { BuilderEditor } from './BuilderEditor';
 import { CodeEditor } from './CodeEditor';
 import { CompletionSources } from './completion';
 import type { QuiverDatasource } from './datasource';
-import { EditorMode, Format, normalize, QueryModel } from './model';
+import { Download } from './Download';
+import { Direction, EditorMode, Format, normalize, QueryModel } from './model';
 import { Picker, TextBox } from './Picker';
+import { useSortOrder } from './sortOrder';
 import { messageOf } from './store';
 import { DEFAULT_LIMIT, QuiverOptions, QuiverQuery } from './types';
 
@@ -48,6 +51,16 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
     const { version, editor, builder, sql, format } = { ...model, ...patch };
     onChange({ ...query, version, editor, builder, sql, format });
   };
+
+  const setDirection = useCallback(
+    (direction: Direction) => {
+      const { builder } = normalize(query);
+      onChange({ ...query, builder: { ...builder, direction } });
+      onRunQuery();
+    },
+    [query, onChange, onRunQuery]
+  );
+  useSortOrder(app, model.builder.direction, setDirection);
 
   const switchTo = async (editor: EditorMode) => {
     setProblem(undefined);
@@ -127,6 +140,7 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
               />
             </InlineField>
           )}
+          {range && <Download address={(format) => datasource.exportAddress(query, range, format)} />}
           {app !== CoreApp.Explore && (
             <Button
               size="sm"
@@ -153,6 +167,16 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
           />
         ) : (
           <CodeEditor value={model.sql} sources={sources} onChange={(sql) => change({ sql })} onRun={onRunQuery} />
+        )}
+        {model.editor === 'sql' && (
+          <BesideSql
+            model={model}
+            store={datasource.store}
+            range={range}
+            variables={variables}
+            onChange={({ sql = model.sql, filters }) => onChange({ ...query, sql, filters })}
+            onRun={onRunQuery}
+          />
         )}
       </Stack>
       {replacement && (

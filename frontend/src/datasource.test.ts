@@ -128,7 +128,14 @@ describe('query', () => {
     await lastValueFrom(
       datasource({ name: 'service', value: "it's" }).query(
         request(
-          [{ refId: 'A', editor: 'sql', sql: 'SELECT $service, $__from', filters: [{ field: 'a', value: '$service' }] }],
+          [
+            {
+              refId: 'A',
+              editor: 'sql',
+              sql: 'SELECT $service, $__from',
+              filters: [{ field: 'a', value: '$service' }],
+            },
+          ],
           { filters: [{ key: 'level', operator: '=', value: 'error' }] }
         )
       )

@@ -26,14 +26,16 @@ import {
   ScopedVars,
   SupplementaryQueryOptions,
   SupplementaryQueryType,
+  TimeRange,
   ToggleFilterAction,
 } from '@grafana/data';
-import { DataSourceWithBackend, getGrafanaLiveSrv, getTemplateSrv } from '@grafana/runtime';
+import { config, DataSourceWithBackend, getGrafanaLiveSrv, getTemplateSrv } from '@grafana/runtime';
 import { createElement, ReactNode } from 'react';
 import { lastValueFrom, Observable, tap } from 'rxjs';
 
-import { ContextChoice, ContextFilters } from './ContextFilters';
+import { ContextFilters } from './ContextFilters';
 import { describe } from './describe';
+import { exportAddress } from './Download';
 import {
   addFilter,
   addMessageFilter,
@@ -48,7 +50,7 @@ import {
 } from './filters';
 import { labelKind } from './labelKinds';
 import { contextQuery, newestFirst } from './logContext';
-import { Cursor, normalize, QueryModel, SearchOp } from './model';
+import { Cursor, Filter, normalize, QueryModel, SearchOp } from './model';
 import { PageMemory } from './paging';
 import { rangeOf, Store } from './store';
 import { supplementaryQuery, SUPPORTED_TYPES } from './supplementary';
@@ -71,7 +73,10 @@ export class QuiverDatasource
   readonly supportsAdjustableWindow = true;
   private readonly pages = new PageMemory();
   /** What someone chose in the context view that is open. */
-  private readonly contextChoice: ContextChoice = {};
+  private contextFilters: Filter[] | undefined;
+  private readonly chooseContext = (filters: Filter[] | undefined) => {
+    this.contextFilters = filters;
+  };
 
   constructor(
     readonly settings: DataSourceInstanceSettings<QuiverOptions>,
@@ -130,9 +135,7 @@ export class QuiverDatasource
       const { builder } = normalize(query);
       return { ...query, builder: { ...builder, direction: directionFor(request.app, builder.direction) } };
     });
-    return super
-      .query({ ...request, targets })
-      .pipe(tap((response) => this.rememberPages(request.targets, response)));
+    return super.query({ ...request, targets }).pipe(tap((response) => this.rememberPages(request.targets, response)));
   }
 
   private rememberPages(targets: QuiverQuery[], response: DataQueryResponse): void {
@@ -187,7 +190,7 @@ export class QuiverDatasource
   }
 
   getLogRowContext = async (row: LogRowModel, options?: LogRowContextOptions): Promise<DataQueryResponse> => {
-    const { model, range } = contextQuery(row, options, this.contextChoice.filters);
+    const { model, range } = contextQuery(row, options, this.contextFilters);
     const response = await lastValueFrom(
       this.query({
         requestId: `${model.refId}-${model.cursor?.direction}`,
@@ -205,7 +208,7 @@ export class QuiverDatasource
   };
 
   getLogRowContextQuery = async (row: LogRowModel, options?: LogRowContextOptions): Promise<QuiverQuery> => {
-    const { builder, editor, version, format } = contextQuery(row, options, this.contextChoice.filters).model;
+    const { builder, editor, version, format } = contextQuery(row, options, this.contextFilters).model;
     return {
       refId: row.dataFrame.refId ?? 'A',
       // Without it, Grafana has no button that opens the query.
@@ -218,7 +221,14 @@ export class QuiverDatasource
   };
 
   getLogRowContextUi = (row: LogRowModel, runContextQuery?: () => void): ReactNode =>
-    createElement(ContextFilters, { key: row.uid, row, choice: this.contextChoice, onRun: runContextQuery });
+    createElement(ContextFilters, { key: row.uid, row, onChoose: this.chooseContext, onRun: runContextQuery });
+
+  /** Where everything a query matches can be had as a file. */
+  exportAddress(query: QuiverQuery, range: TimeRange, format: string): string {
+    const filled = this.applyTemplateVariables(query, {});
+    const bounds = { from: range.from.valueOf(), to: range.to.valueOf() };
+    return exportAddress(this.uid, filled, bounds, format, config.appSubUrl);
+  }
 
   toggleQueryFilter(query: QuiverQuery, filter: ToggleFilterAction): QuiverQuery {
     const { key, value } = filter.options;

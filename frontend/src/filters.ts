@@ -58,7 +58,9 @@ export function addSearch(searches: Search[], op: SearchOp, text: string): Searc
 /** The same among filters, for queries that have no searches of their own. */
 export function addMessageFilter(filters: Filter[], op: SearchOp, text: string): Filter[] {
   const isSearch = (filter: Filter) => filter.field === 'message' && SEARCH_OPS.some((known) => known === filter.op);
-  const searches = filters.filter(isSearch).map((filter): Search => ({ op: filter.op as SearchOp, text: filter.value }));
+  const searches = filters
+    .filter(isSearch)
+    .map((filter): Search => ({ op: filter.op as SearchOp, text: filter.value }));
   const added = addSearch(searches, op, text);
   return [
     ...filters.filter((filter) => !isSearch(filter)),

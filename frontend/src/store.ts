@@ -63,6 +63,12 @@ export class Store {
     return answer.sql;
   }
 
+  /** The SQL text with these filters written into its WHERE. */
+  async editSql(sql: string, add: Filter[]): Promise<string> {
+    const answer = await this.calls.postResource<{ sql: string }>('edit-sql', { sql, add, remove: [] }, QUIET);
+    return answer.sql;
+  }
+
   private rangeParams(range?: TimeRange): { from: number; to: number } {
     const from = range?.from.valueOf() ?? this.now() - HOUR_MS;
     const to = range?.to.valueOf() ?? this.now();

@@ -2,8 +2,9 @@
  * The trace beside a line's details. Grafana draws one when a link carries `query` and `queryType`, and asks the link's
  * data source for it; the link that our backend writes names us. The answer is the trace data source's own.
  */
-import { DataQuery, DataQueryRequest, DataQueryResponse } from '@grafana/data';
+import { DataQueryRequest, DataQueryResponse } from '@grafana/data';
 import { getDataSourceSrv } from '@grafana/runtime';
+import { DataQuery } from '@grafana/schema';
 import { from, isObservable, Observable, of, switchMap } from 'rxjs';
 
 import { QuiverQuery } from './types';

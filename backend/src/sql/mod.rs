@@ -171,6 +171,8 @@ pub struct Statement {
     pub shape: Shape,
     /// Lines at most, where lines are asked for.
     pub limit: Option<u64>,
+    /// Behind the limit there may be more lines, and a cursor of this direction goes on to them.
+    pub pages: Option<Direction>,
     /// Regular expressions to highlight in the lines.
     pub search_words: Vec<String>,
     /// What the reader should know about how the query was understood.
@@ -179,7 +181,7 @@ pub struct Statement {
 
 impl Statement {
     fn new(sql: String, shape: Shape) -> Statement {
-        Statement { sql, shape, limit: None, search_words: Vec::new(), notices: Vec::new() }
+        Statement { sql, shape, limit: None, pages: None, search_words: Vec::new(), notices: Vec::new() }
     }
 }
 

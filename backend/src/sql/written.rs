@@ -38,8 +38,16 @@ pub fn statement(query: &Query, context: &Context) -> Result<Statement, Error> {
     };
     let wants_lines = matches!(query.format, Format::Auto | Format::Logs);
     if wants_lines && selects_lines(&parsed) {
+        // A limit of its own is part of the query, and an order of its own has no place to go on from.
+        let ordered = match (&parsed.order_by, orders_by_time(&parsed)) {
+            (None, _) => Some(query.builder.direction),
+            (Some(_), Some(true)) => Some(Direction::Backward),
+            (Some(_), Some(false)) => Some(Direction::Forward),
+            (Some(_), None) => None,
+        };
+        let pages = ordered.filter(|_| !has_limit(&parsed));
         let limit = complete(&mut parsed, query, context)?;
-        return Ok(Statement { sql: printed(&mut parsed), limit: Some(limit), ..statement });
+        return Ok(Statement { sql: printed(&mut parsed), limit: Some(limit), pages, ..statement });
     }
     Ok(if narrowed == Narrowed::All { Statement { sql: printed(&mut parsed), ..statement } } else { statement })
 }
@@ -172,7 +180,7 @@ fn complete(parsed: &mut SqlQuery, query: &Query, context: &Context) -> Result<u
             });
         }
     }
-    let ordered = parsed.order_by.as_ref().map(|order| order_by_timestamp(&order.kind));
+    let ordered = parsed.order_by.as_ref().map(|_| orders_by_time(parsed));
     match (ordered, &query.cursor) {
         // Paging has an order of its own; without one, so has everything that shows lines.
         (None, _) | (Some(_), Some(_)) => parsed.order_by = Some(lines_order(direction)),
@@ -228,10 +236,18 @@ pub fn parse_condition(text: &str) -> Result<Expr, Error> {
 }
 
 /// `Some(descending)` when the order is by the timestamp alone.
-fn order_by_timestamp(kind: &OrderByKind) -> Option<bool> {
-    let OrderByKind::Expressions(list) = kind else { return None };
+fn orders_by_time(query: &SqlQuery) -> Option<bool> {
+    let OrderByKind::Expressions(list) = &query.order_by.as_ref()?.kind else { return None };
     let [one] = list.as_slice() else { return None };
     (expr_name(&one.expr)? == "timestamp").then_some(one.options.asc == Some(false))
+}
+
+fn has_limit(query: &SqlQuery) -> bool {
+    match &query.limit_clause {
+        None => false,
+        Some(LimitClause::LimitOffset { limit, offset, .. }) => limit.is_some() || offset.is_some(),
+        Some(LimitClause::OffsetCommaLimit { .. }) => true,
+    }
 }
 
 fn lines_order(direction: Direction) -> OrderBy {
