@@ -217,6 +217,17 @@ describe('infinite scroll', () => {
     ]);
   });
 
+  it('goes on in a dashboard, whose panel sends its request again with a range of its own', async () => {
+    const calls = listen(() => lines('A', [500, 0, '9'], [100, 0, '4']));
+    const source = datasource();
+    const panel = request([BUILDER], { requestId: 'SQR7', app: CoreApp.Dashboard, startTime: 1 });
+    await lastValueFrom(source.query(panel));
+    await lastValueFrom(source.query(panel));
+    const range = { from: dateTime(T), to: dateTime(T + 100) };
+    await lastValueFrom(source.query({ ...panel, range: { ...range, raw: range } }));
+    expect(calls.map((call) => call.body.queries[0].cursor?.seq)).toEqual([undefined, undefined, '4']);
+  });
+
   it('asks without a cursor where it knows of no page', async () => {
     const calls = listen();
     await lastValueFrom(datasource().query(more(T, T + 100)));

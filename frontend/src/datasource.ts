@@ -61,6 +61,9 @@ import { askTraceDatasource, isTraceRequest } from './trace';
 import { interpolateModel, Templates } from './variables';
 import { QuiverVariableSupport } from './variableSupport';
 
+/** Requests remembered: more panels than are on a page. */
+const REQUESTS_MAX = 200;
+
 export class QuiverDatasource
   extends DataSourceWithBackend<QuiverQuery, QuiverOptions>
   implements
@@ -72,6 +75,8 @@ export class QuiverDatasource
   readonly store: Store = new Store(this);
   readonly supportsAdjustableWindow = true;
   private readonly pages = new PageMemory();
+  /** The range that each of the last requests was first sent with. */
+  private readonly asked = new Map<string, string>();
   /** What someone chose in the context view that is open. */
   private contextFilters: Filter[] | undefined;
   private readonly chooseContext = (filters: Filter[] | undefined) => {
@@ -128,19 +133,33 @@ export class QuiverDatasource
     if (request.targets.some(isTraceRequest)) {
       return askTraceDatasource(request, this.settings.jsonData?.traces?.datasourceUid);
     }
-    if (request.targets.some((query) => query.supportingQueryType === INFINITE_SCROLL)) {
+    if (this.asksForMore(request)) {
       return this.queryFurtherPage(request);
     }
     const targets = request.targets.map((query) => {
       const { builder } = normalize(query);
       return { ...query, builder: { ...builder, direction: directionFor(request.app, builder.direction) } };
     });
-    return super.query({ ...request, targets }).pipe(tap((response) => this.rememberPages(request.targets, response)));
+    return super.query({ ...request, targets }).pipe(tap((response) => this.rememberPages(request, response)));
   }
 
-  private rememberPages(targets: QuiverQuery[], response: DataQueryResponse): void {
+  /** Explore says so; a dashboard's panel sends its last request again, for another range. */
+  private asksForMore({ targets, requestId, startTime, range }: DataQueryRequest<QuiverQuery>): boolean {
+    if (targets.some((query) => query.supportingQueryType === INFINITE_SCROLL)) {
+      return true;
+    }
+    const [name, bounds] = [`${requestId}/${startTime}`, `${range.from.valueOf()}-${range.to.valueOf()}`];
+    const known = this.asked.get(name);
+    this.asked.set(name, known ?? bounds);
+    if (this.asked.size > REQUESTS_MAX) {
+      this.asked.delete(this.asked.keys().next().value!);
+    }
+    return known !== undefined && known !== bounds;
+  }
+
+  private rememberPages({ targets, filters }: DataQueryRequest<QuiverQuery>, response: DataQueryResponse): void {
     for (const target of targets) {
-      const model = normalize(target);
+      const model = withAdHocFilters(normalize(target), filters);
       if (model.purpose === undefined) {
         this.pages.started(model, framesOf(response, target.refId));
       }
@@ -151,7 +170,8 @@ export class QuiverDatasource
     const [fromMs, toMs] = [request.range.from.valueOf(), request.range.to.valueOf()];
     const asked = request.targets.map((target) => {
       const model = normalize(target);
-      return { target, model, cursor: this.pages.cursor(model, fromMs, toMs) };
+      const shown = withAdHocFilters(model, request.filters);
+      return { target, model, shown, cursor: this.pages.cursor(shown, fromMs, toMs) };
     });
     const targets = asked.map(({ target, model, cursor }) =>
       cursor ? { ...target, cursor, builder: { ...model.builder, direction: cursor.direction } } : target
@@ -163,9 +183,9 @@ export class QuiverDatasource
     );
     return super.query({ ...request, targets, range }).pipe(
       tap((response) => {
-        for (const { target, model, cursor } of asked) {
+        for (const { target, shown, cursor } of asked) {
           if (cursor) {
-            this.pages.continued(model, cursor, framesOf(response, target.refId));
+            this.pages.continued(shown, cursor, framesOf(response, target.refId));
           }
         }
       })
