@@ -4,7 +4,7 @@
  * Invariant: a filter that applies is seen.
  */
 import { TimeRange } from '@grafana/data';
-import { Alert, Button, InlineField, Stack } from '@grafana/ui';
+import { Alert, Button, InlineLabel, Stack } from '@grafana/ui';
 import { useState } from 'react';
 
 import { FilterRows } from './FilterRows';
@@ -45,25 +45,26 @@ export function BesideSql({ model, store, range, variables, onChange, onRun }: P
   };
   return (
     <Stack direction="column" gap={1} data-testid="quiver-beside-sql">
-      <InlineField
-        label="And only lines with"
-        transparent
-        tooltip="Filters set from a line's details. They narrow the lines of the SQL above when it runs."
-      >
-        <Stack direction="row" gap={1} wrap="wrap" alignItems="center">
-          <FilterRows filters={filters} store={store} range={range} variables={variables} onChange={change} />
-          <Button
-            size="sm"
-            variant="secondary"
-            icon="arrow-up"
-            tooltip="Puts the conditions into the WHERE of the SQL, and takes them from here"
-            data-testid="quiver-write-filters"
-            onClick={write}
-          >
-            Write into the SQL
-          </Button>
-        </Stack>
-      </InlineField>
+      <Stack direction="row" gap={1} wrap="wrap" alignItems="center">
+        <InlineLabel
+          width="auto"
+          transparent
+          tooltip="Filters set from a line's details. They narrow the lines of the SQL above when it runs."
+        >
+          And only lines with
+        </InlineLabel>
+        <Button
+          size="sm"
+          variant="secondary"
+          icon="arrow-up"
+          tooltip="Puts the conditions into the WHERE of the SQL, and takes them from here"
+          data-testid="quiver-write-filters"
+          onClick={write}
+        >
+          Write into the SQL
+        </Button>
+      </Stack>
+      <FilterRows filters={filters} store={store} range={range} variables={variables} onChange={change} />
       {problem && <Alert title={problem} severity="warning" onRemove={() => setProblem(undefined)} />}
     </Stack>
   );

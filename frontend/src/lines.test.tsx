@@ -21,7 +21,7 @@ import { labelKind } from './labelKinds';
 import { Filter, normalize, QueryModel } from './model';
 import { useSortOrder } from './sortOrder';
 import { ResourceCalls, Store } from './store';
-import { withService } from './tail';
+import { withOrigin } from './tail';
 import { askTraceDatasource, isTraceRequest } from './trace';
 import { QuiverQuery } from './types';
 
@@ -150,14 +150,15 @@ describe('the order of a panel', () => {
 });
 
 describe('a live line', () => {
-  it('says which service it is from', () => {
+  it('says how bad it is and which service it is from', () => {
     const frame = toDataFrame({
       fields: [
         { name: 'body', values: ['a', 'b'] },
+        { name: 'severity', values: ['error', 'unknown'] },
         { name: 'labels', type: FieldType.other, values: [{ service: 'bff' }, {}] },
       ],
     });
-    expect(withService(frame).fields[0].values).toEqual(['[bff] a', 'b']);
+    expect(withOrigin(frame).fields[0].values).toEqual(['ERROR [bff] a', 'b']);
     expect(frame.fields[0].values).toEqual(['a', 'b']);
   });
 });

@@ -40,7 +40,7 @@ export function tailQueries(
           map((response) => ({
             ...response,
             data: (response.data ?? []).map((frame: DataFrame) => ({
-              ...(request.app === CoreApp.Explore ? withService(frame) : frame),
+              ...(request.app === CoreApp.Explore ? withOrigin(frame) : frame),
               refId: target.refId,
             })),
             key: `quiver-tail-${request.requestId}-${target.refId}`,
@@ -52,13 +52,15 @@ export function tailQueries(
   return merge(...streams);
 }
 
-/** Explore's live view shows time and text, and no label: a line says itself which service it is from. */
-export function withService(frame: DataFrame): DataFrame {
-  const labels = frame.fields.find((field) => field.name === 'labels')?.values;
-  if (!labels) {
-    return frame;
-  }
-  const named = (body: unknown, row: number) => (labels[row]?.service ? `[${labels[row].service}] ${body}` : body);
+/** Explore's live view shows time and text, and no label: a line says itself how bad it is and which service it is from. */
+export function withOrigin(frame: DataFrame): DataFrame {
+  const valuesOf = (name: string) => frame.fields.find((field) => field.name === name)?.values ?? [];
+  const [levels, labels] = [valuesOf('severity'), valuesOf('labels')];
+  const named = (body: unknown, row: number) => {
+    const level = levels[row] === undefined || levels[row] === 'unknown' ? '' : `${String(levels[row]).toUpperCase()} `;
+    const service = labels[row]?.service ? `[${labels[row].service}] ` : '';
+    return `${level}${service}${body}`;
+  };
   const fields = frame.fields.map((field) =>
     field.name === 'body' ? { ...field, values: Array.from(field.values, named) } : field
   );
