@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -227,4 +228,44 @@ func rows(frame *data.Frame) int {
 		return 0
 	}
 	return frame.Rows()
+}
+
+// The store's log says which dashboard, panel and user a query came from, in letters that a header can carry.
+func TestTheStoreKnowsWhoAsks(t *testing.T) {
+	h := newHost(t, "QUIVER_QUERY_SLOW_AFTER=0s")
+	headers := map[string]string{
+		"http_X-Dashboard-Uid": "shop", "http_X-Dashboard-Title": "Über; alles", "http_X-Panel-Id": "7",
+		"http_X-Panel-Title": "Errors",
+	}
+	h.framesWith(headers, query.Logs("A"), noon, noon.Add(time.Minute))
+	want := "dashboard=shop;title=_ber_ alles;panel=7;panel-title=Errors;user=admin"
+	eventually(t, "the store's log has "+want, func() bool { return strings.Contains(h.logs.tail(), want) })
+}
+
+// Somebody leaves a panel whose query runs for minutes: it ends in the store at once.
+func TestLeavingAPanelEndsItsQuery(t *testing.T) {
+	h := newHost(t, "QUIVER_QUERY_SLOW_AFTER=0s")
+	pushSeries(h)
+	slow := query.SQL("A", "table", "SELECT count(*) AS endless FROM logs a, logs b, logs c, logs d "+
+		"WHERE a.duration_ms + b.duration_ms + c.duration_ms + d.duration_ms = 1")
+	ended := func() bool {
+		for line := range strings.Lines(h.logs.tail()) {
+			if strings.Contains(line, "endless") && strings.Contains(line, "cancelled") {
+				return true
+			}
+		}
+		return false
+	}
+	eventually(t, "the store's log has the query as cancelled", func() bool {
+		if ended() {
+			return true
+		}
+		// Long enough for the query to run, and far from its end.
+		ctx, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		if _, err := plugin.QueryData(ctx, h.instance, nil, slow.Over(seriesFrom, seriesTo)); err == nil {
+			t.Fatal("the query was answered")
+		}
+		return false
+	})
 }

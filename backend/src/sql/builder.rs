@@ -31,7 +31,12 @@ pub fn statement(query: &Query, context: &Context) -> Result<Statement, Error> {
             let limit = context.limit(builder.limit);
             let direction = query.cursor.as_ref().map_or(builder.direction, |cursor| cursor.direction);
             let sql = lines.select(query.cursor.as_ref(), direction, limit)?;
-            Ok(Statement { limit: Some(limit), pages: Some(direction), search_words, ..Statement::new(sql, Shape::Logs) })
+            Ok(Statement {
+                limit: Some(limit),
+                pages: Some(direction),
+                search_words,
+                ..Statement::new(sql, Shape::Logs)
+            })
         }
         Some(aggregate) if query.format == Format::Number => {
             let sql = number(&lines, aggregate, &builder.group_by, context)?;

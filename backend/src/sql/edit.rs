@@ -231,11 +231,11 @@ fn sites(tree: &SqlQuery) -> Result<Vec<Site>, Error> {
 }
 
 fn table_location(select: &Select) -> Option<Location> {
-    let factors = select
+    let mut factors = select
         .from
         .iter()
         .flat_map(|table| std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation)));
-    factors.into_iter().find_map(|factor| match factor {
+    factors.find_map(|factor| match factor {
         TableFactor::Table { name, args: None, .. } if is_name(name, "logs") => {
             Some(name.0.last()?.as_ident()?.span.start)
         }
@@ -304,10 +304,8 @@ impl Clause<'_> {
         };
         let end = self.pieces.last().map_or(keyword.end, |(range, _)| range.end);
         let Some(last) = wanted.stays.iter().rposition(|stays| *stays) else {
-            match texts.is_empty() {
-                true => edits.push((self.from_end..end, String::new())),
-                false => edits.push((self.pieces[0].0.start..end, texts.join(and))),
-            }
+            let start = if texts.is_empty() { self.from_end } else { self.pieces[0].0.start };
+            edits.push((start..end, texts.join(and)));
             return;
         };
         let mut kept_end = None;

@@ -69,7 +69,7 @@ pub fn mask(sql: &str) -> String {
             other => (other.len_utf8(), false),
         };
         if masked {
-            out.push_str("m");
+            out.push('m');
             out.extend(std::iter::repeat_n('_', length - 1));
         } else {
             out.push_str(&rest[..length]);

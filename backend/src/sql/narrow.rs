@@ -100,8 +100,8 @@ impl VisitorMut for Adder {
 
 /// A common table expression with the table's name.
 pub fn shadows_logs(query: &SqlQuery) -> bool {
-    let tables = query.with.iter().flat_map(|with| &with.cte_tables);
-    tables.into_iter().any(|table| table.alias.name.value.eq_ignore_ascii_case("logs"))
+    let mut tables = query.with.iter().flat_map(|with| &with.cte_tables);
+    tables.any(|table| table.alias.name.value.eq_ignore_ascii_case("logs"))
 }
 
 /// Where in a SELECT conditions on lines belong.
