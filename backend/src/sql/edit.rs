@@ -4,14 +4,12 @@
 
 use std::ops::{ControlFlow, Range};
 
-use sqlparser::ast::{
-    BinaryOperator, Expr, Ident, Query as SqlQuery, Select, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
-};
+use sqlparser::ast::{BinaryOperator, Expr, Ident, Query as SqlQuery, Select, TableFactor, VisitMut, VisitorMut};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Location, Token, Tokenizer};
 
-use super::narrow::{Place, is_loose, place, qualified, shadows_logs};
+use super::narrow::{Place, each_place, is_loose, place, qualified};
 use super::written::{is_name, parse, parse_condition, printed};
 use super::{Error, builder, macros};
 use crate::model::{Filter, Op};
@@ -201,33 +199,16 @@ fn conjuncts(condition: &Expr) -> Vec<Expr> {
 }
 
 fn sites(tree: &SqlQuery) -> Result<Vec<Site>, Error> {
-    struct Sites {
-        found: Vec<Site>,
+    let mut sites = Vec::new();
+    let clear = each_place(tree, |select, qualifier| {
+        let table = table_location(select);
+        sites.extend(table.map(|table| Site { table, qualifier, selection: select.selection.clone() }));
+    });
+    if clear {
+        Ok(sites)
+    } else {
+        Err(refused("it has no SELECT from 'logs' alone that the condition could be added to"))
     }
-    impl Visitor for Sites {
-        type Break = ();
-        fn pre_visit_query(&mut self, query: &SqlQuery) -> ControlFlow<()> {
-            if shadows_logs(query) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        }
-        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-            match place(select) {
-                Place::None => ControlFlow::Continue(()),
-                Place::Unclear => ControlFlow::Break(()),
-                Place::Of(qualifier) => {
-                    let table = table_location(select);
-                    let selection = select.selection.clone();
-                    self.found.extend(table.map(|table| Site { table, qualifier, selection }));
-                    ControlFlow::Continue(())
-                }
-            }
-        }
-    }
-    let mut sites = Sites { found: Vec::new() };
-    let ended: ControlFlow<()> = tree.visit(&mut sites);
-    if ended.is_break() || sites.found.is_empty() {
-        return Err(refused("it has no SELECT from 'logs' alone that the condition could be added to"));
-    }
-    Ok(sites.found)
 }
 
 fn table_location(select: &Select) -> Option<Location> {

@@ -44,7 +44,7 @@ pub fn apply(query: &mut SqlQuery, filters: &[Filter]) -> Result<Narrowed, Error
     if conditions.is_empty() {
         return Ok(Narrowed::Nothing);
     }
-    if !has_place(query) {
+    if !each_place(query, |_, _| {}) {
         return Ok(Narrowed::NoPlace);
     }
     // The visitor never breaks off.
@@ -52,10 +52,14 @@ pub fn apply(query: &mut SqlQuery, filters: &[Filter]) -> Result<Narrowed, Error
     Ok(Narrowed::All)
 }
 
-/// Whether every SELECT that reads `logs` leaves no doubt which lines are meant, and there is one.
-fn has_place(query: &SqlQuery) -> bool {
-    struct Places(usize);
-    impl Visitor for Places {
+/// Calls `found` with every SELECT that reads `logs` and the name that its columns need before them. False: there is none,
+/// or one of them leaves open which lines are meant.
+pub fn each_place<F: FnMut(&Select, Option<Ident>)>(query: &SqlQuery, found: F) -> bool {
+    struct Places<F> {
+        found: F,
+        count: usize,
+    }
+    impl<F: FnMut(&Select, Option<Ident>)> Visitor for Places<F> {
         type Break = ();
         fn pre_visit_query(&mut self, query: &SqlQuery) -> ControlFlow<()> {
             if shadows_logs(query) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -64,16 +68,17 @@ fn has_place(query: &SqlQuery) -> bool {
             match place(select) {
                 Place::None => ControlFlow::Continue(()),
                 Place::Unclear => ControlFlow::Break(()),
-                Place::Of(_) => {
-                    self.0 += 1;
+                Place::Of(qualifier) => {
+                    self.count += 1;
+                    (self.found)(select, qualifier);
                     ControlFlow::Continue(())
                 }
             }
         }
     }
-    let mut places = Places(0);
+    let mut places = Places { found, count: 0 };
     let ended: ControlFlow<()> = Visit::visit(query, &mut places);
-    ended.is_continue() && places.0 > 0
+    ended.is_continue() && places.count > 0
 }
 
 struct Adder {
