@@ -134,12 +134,11 @@ impl Plugin {
         let caller = headers.caller(&client, context);
         let pieces = export::file(client, ask, format, &caller).await?;
         // Grafana reads status and headers from the first piece alone.
-        Ok(pieces
-            .map(move |piece| {
-                let headers = response_headers(&format.headers());
-                Ok(pluginv2::CallResourceResponse { code: 200, headers, body: piece.into() })
-            })
-            .boxed())
+        let pieces = pieces.map(move |piece| {
+            let headers = response_headers(&format.headers());
+            pluginv2::CallResourceResponse { code: 200, headers, body: piece.into() }
+        });
+        Ok(pieces.map(Ok).boxed())
     }
 
     async fn answer(

@@ -187,7 +187,7 @@ fn labels(rows: &RecordBatch, shown_max: usize) -> Result<(Vec<Vec<u8>>, Vec<boo
     }
     let mut labels = Vec::with_capacity(rows.num_rows());
     let mut cut = vec![false; rows.num_rows()];
-    for row in 0..rows.num_rows() {
+    for (row, is_cut) in cut.iter_mut().enumerate() {
         let mut object = Vec::with_capacity(columns.len() * 24);
         object.push(b'{');
         for (key, cells) in columns.iter().filter(|(_, cells)| !cells.is_null(row)) {
@@ -195,7 +195,7 @@ fn labels(rows: &RecordBatch, shown_max: usize) -> Result<(Vec<Vec<u8>>, Vec<boo
                 object.push(b',');
             }
             object.extend_from_slice(key);
-            cut[row] |= cells.write_json(row, shown_max, &mut object);
+            *is_cut |= cells.write_json(row, shown_max, &mut object);
         }
         object.push(b'}');
         labels.push(object);
