@@ -28,7 +28,8 @@ FROM node:22-bookworm AS frontend
 WORKDIR /quiver/frontend
 COPY frontend/package.json frontend/package-lock.json ./
 RUN --mount=type=cache,target=/root/.npm npm ci
-COPY plugin.json README.md CHANGELOG.md LICENSE /quiver/
+COPY plugin.json CHANGELOG.md LICENSE /quiver/
+COPY docs/plugin.md /quiver/docs/plugin.md
 COPY provisioning/dashboards /quiver/provisioning/dashboards
 COPY frontend ./
 RUN npm run build

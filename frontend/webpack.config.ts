@@ -35,12 +35,11 @@ const config = async (env: Env): Promise<Configuration> => {
         patterns: [
           { from: path.join(TOP, 'plugin.json'), to: '.' },
           { from: 'img', to: 'img' },
-          ...['README.md', 'CHANGELOG.md', 'LICENSE'].map((file) => ({
-            from: path.join(TOP, file),
-            to: '.',
-            toType: 'dir' as const,
-            noErrorOnMissing: true,
-          })),
+          // The repository's README is for those who run the store; the catalog shows the plugin's own.
+          { from: path.join(TOP, 'docs/plugin.md'), to: 'README.md' },
+          { from: path.join(TOP, 'CHANGELOG.md'), to: '.' },
+          // Without toType, a name without an extension would be taken for a template of names.
+          { from: path.join(TOP, 'LICENSE'), to: '.', toType: 'dir' },
           {
             from: path.join(TOP, 'provisioning/dashboards/*.json'),
             to: 'dashboards/[name][ext]',

@@ -1,8 +1,8 @@
 //! Quiver, the log store: what `quiver` (src/main.rs) and the integration tests are made of.
 //!
 //! The modules form a ladder; each knows only those before it:
-//! `error`, `clock`, `memory` ← `record` ← `decode`, `wal` ← `storage` ← `query` ← `server` ← `client`, with `backup`
-//! (on `storage`), `config` and `telemetry` beside; `simulation` drives all of it in tests.
+//! `error`, `clock`, `memory` ← `record` ← `pipeline` ← `decode`, `wal` ← `storage` ← `query` ← `server` ← `client`,
+//! with `backup` (on `storage`), `config` and `telemetry` beside; `simulation` drives all of it in tests.
 //! ARCHITECTURE.md is the map; `tests/tidy.rs` keeps it true.
 
 pub mod backup;
@@ -11,7 +11,10 @@ pub mod clock;
 pub mod config;
 pub mod decode;
 pub mod error;
+pub mod import;
 pub mod memory;
+pub mod parse;
+pub mod pipeline;
 pub mod query;
 pub mod record;
 pub mod server;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use quiver::clock::Clock;
 use quiver::config::{self, Config};
 use quiver::server::{self, Server};
-use quiver::{backup, client, telemetry};
+use quiver::{backup, client, import, parse, telemetry};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -122,6 +122,27 @@ Examples:
   quiver segments --data-dir /var/lib/quiver
   quiver segments --tenant default --format json | jq -s 'map(.bytes) | add'")]
     Segments(backup::SegmentsArguments),
+    /// Show what becomes of lines, without a store
+    ///
+    /// Exits 1 when a line would be rejected.
+    #[command(after_help = "\
+Examples:
+  tail -1000 /var/log/app.log | quiver parse
+      what is recognised without any configuration
+  quiver parse --config quiver.toml --label app=nginx --explain < lines
+      what each stage of the pipelines does, and the records
+  quiver parse --json lines.log | jq .level
+  quiver parse --measure lines.log
+      how long decoding takes, per GB")]
+    Parse(parse::Arguments),
+    /// Make pipelines of another program's configuration
+    ///
+    /// Prints TOML; what has no equal is told in a comment where it stood. Exits 1 when there is such.
+    #[command(after_help = "\
+Examples:
+  quiver import promtail.yaml > pipelines.toml
+  quiver parse --config pipelines.toml --label job=varlogs < lines")]
+    Import(import::Arguments),
     /// Print the version
     Version,
 }
@@ -139,6 +160,10 @@ enum Failure {
     Client(#[from] client::Error),
     #[error(transparent)]
     Backup(#[from] backup::Error),
+    #[error(transparent)]
+    Parse(#[from] parse::Error),
+    #[error(transparent)]
+    Import(#[from] import::Error),
     #[error("cannot start: {0}")]
     Process(#[from] std::io::Error),
 }
@@ -157,6 +182,8 @@ fn main() -> ExitCode {
             Ok((report.text(), if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
         }),
         Command::Segments(arguments) => on_disk(async { Ok((backup::segments(&arguments).await?, ExitCode::SUCCESS)) }),
+        Command::Parse(arguments) => show_parsed(&arguments),
+        Command::Import(arguments) => show_imported(&arguments),
         Command::Version => print(&format!("quiver {}\n", env!("CARGO_PKG_VERSION"))),
     };
     match done {
@@ -171,6 +198,26 @@ fn main() -> ExitCode {
 fn print(text: &str) -> Result<ExitCode, Failure> {
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn show_parsed(arguments: &parse::Arguments) -> Result<ExitCode, Failure> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match parse::run(arguments, &mut out).and_then(|summary| out.flush().map(|()| summary).map_err(Into::into)) {
+        Ok(summary) => {
+            let parse::Summary { lines, kept, dropped, rejected } = summary;
+            eprintln!("{lines} lines: {kept} records, {dropped} dropped, {rejected} rejected");
+            Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        // The reader has seen enough: `quiver parse … | head`.
+        Err(parse::Error::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn show_imported(arguments: &import::Arguments) -> Result<ExitCode, Failure> {
+    let imported = import::run(arguments)?;
+    print(&imported.toml)?;
+    Ok(if imported.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn load(flags: &config::Flags) -> Result<Config, Failure> {

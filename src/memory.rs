@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 /// A look at the allocator is good for so long; in that time a process does not take more than a few megabytes.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Of 16 parts of the ceiling: up to where new requests are taken in, and up to where queries may grow. What is above is
+/// Code, stacks and what the allocator keeps for itself, which it does not count.
+const UNCOUNTED_BYTES: usize = 64 << 20;
+/// Of 16 parts of the rest: up to where new requests are taken in, and up to where queries may grow. What is above is
 /// left to work that can't be refused (flushes, merges, answers under way), and to what the allocator itself needs.
 const REQUEST_PARTS: usize = 13;
 const QUERY_PARTS: usize = 12;
@@ -75,7 +77,7 @@ impl Ceiling {
             Purpose::Request => REQUEST_PARTS,
             Purpose::Query => QUERY_PARTS,
         };
-        if in_use.saturating_add(more) <= self.bytes_max / 16 * parts {
+        if in_use.saturating_add(more) <= self.bytes_max.saturating_sub(UNCOUNTED_BYTES) / 16 * parts {
             return Ok(());
         }
         Err(Full { in_use, bytes_max: self.bytes_max })
@@ -88,9 +90,10 @@ mod tests {
 
     #[test]
     fn queries_end_before_requests_are_refused() {
-        let ceiling = Ceiling::new(1600, || 1150);
+        let bytes_max = UNCOUNTED_BYTES + 1600;
+        let ceiling = Ceiling::new(bytes_max, || 1150);
         assert_eq!(ceiling.admit(Purpose::Query, 50), Ok(()));
-        assert_eq!(ceiling.admit(Purpose::Query, 51), Err(Full { in_use: 1150, bytes_max: 1600 }));
+        assert_eq!(ceiling.admit(Purpose::Query, 51), Err(Full { in_use: 1150, bytes_max }));
         assert_eq!(ceiling.admit(Purpose::Request, 150), Ok(()));
         assert!(ceiling.admit(Purpose::Request, 151).is_err());
         assert!(Ceiling::none().admit(Purpose::Query, usize::MAX / 2).is_ok());

@@ -1,8 +1,10 @@
 //! Own logs (stderr, by tracing) and the server's metrics. No registry and no metric is global: `server` owns them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -60,13 +62,26 @@ fn filter(log: &Log) -> Result<EnvFilter, Error> {
     EnvFilter::try_new(&log.level).map_err(|source| Error::Level { level: log.level.clone(), source })
 }
 
-/// `protocol`: loki, otlp_http, otlp_grpc, lines
+/// `protocol`: loki, otlp_http, otlp_grpc, lines, elastic, splunk, datadog, firehose, gelf, journal
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Protocol {
     protocol: &'static str,
 }
 
-/// `outcome`: ok, or the word of the error
+/// `tenant`: one of the first [`TENANTS_MAX`], else [`OTHER_TENANTS`]; `reason`: the word of a cause
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rejected {
+    protocol: &'static str,
+    tenant: String,
+    reason: &'static str,
+}
+
+/// Tenants that are counted by name; whoever may write can make up more.
+const TENANTS_MAX: usize = 200;
+/// All the others.
+const OTHER_TENANTS: &str = "other";
+
+/// `outcome`: ok, repeated (it was kept before), or the word of the error
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ProtocolOutcome {
     protocol: &'static str,
@@ -102,7 +117,8 @@ fn seconds() -> Histogram {
 pub struct Metrics {
     ingest_requests: Family<ProtocolOutcome, Counter>,
     ingest_records: Family<Protocol, Counter>,
-    ingest_rejected_records: Family<Protocol, Counter>,
+    ingest_rejected_records: Family<Rejected, Counter>,
+    rejected_tenants: Arc<Mutex<BTreeSet<String>>>,
     ingest_received_bytes: Family<Protocol, Counter>,
     ingest_decoded_bytes: Family<Protocol, Counter>,
     ingest_seconds: Durations<Protocol>,
@@ -117,6 +133,7 @@ impl Default for Metrics {
             ingest_requests: Family::default(),
             ingest_records: Family::default(),
             ingest_rejected_records: Family::default(),
+            rejected_tenants: Arc::default(),
             ingest_received_bytes: Family::default(),
             ingest_decoded_bytes: Family::default(),
             ingest_seconds: Family::new_with_constructor(seconds),
@@ -136,8 +153,6 @@ pub struct IngestOutcome {
     pub decoded_bytes: usize,
     /// Records that were kept.
     pub accepted: usize,
-    /// Records that were not.
-    pub rejected: usize,
 }
 
 impl Metrics {
@@ -146,10 +161,23 @@ impl Metrics {
         let label = Protocol { protocol };
         self.ingest_requests.get_or_create(&ProtocolOutcome { protocol, outcome }).inc();
         self.ingest_records.get_or_create(&label).inc_by(came.accepted as u64);
-        self.ingest_rejected_records.get_or_create(&label).inc_by(came.rejected as u64);
         self.ingest_received_bytes.get_or_create(&label).inc_by(came.received_bytes as u64);
         self.ingest_decoded_bytes.get_or_create(&label).inc_by(came.decoded_bytes as u64);
         self.ingest_seconds.get_or_create(&label).observe(took.as_secs_f64());
+    }
+
+    /// Counts records that were not kept.
+    pub fn rejected(&self, protocol: &'static str, tenant: &str, reason: &'static str, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let mut known = self.rejected_tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenant = if known.contains(tenant) || known.len() < TENANTS_MAX { tenant } else { OTHER_TENANTS };
+        if !known.contains(tenant) {
+            known.insert(tenant.to_owned());
+        }
+        let label = Rejected { protocol, tenant: tenant.to_owned(), reason };
+        self.ingest_rejected_records.get_or_create(&label).inc_by(count as u64);
     }
 
     /// Counts a query; `outcome` is "ok", "cancelled" or the word of the error.
@@ -253,15 +281,18 @@ mod tests {
         let metrics = Metrics::default();
         let mut registry = Registry::default();
         metrics.register(&mut registry);
-        let came = IngestOutcome { received_bytes: 10, decoded_bytes: 100, accepted: 3, rejected: 1 };
+        let came = IngestOutcome { received_bytes: 10, decoded_bytes: 100, accepted: 3 };
         metrics.ingest("loki", "ok", came, Duration::from_millis(2));
+        metrics.rejected("loki", "blue", "too_long", 2);
+        (0..=TENANTS_MAX).for_each(|at| metrics.rejected("loki", &format!("t{at}"), "malformed", 1));
         metrics.query("http", "invalid", 0, Duration::from_millis(1));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
             "quiver_ingest_requests_total{protocol=\"loki\",outcome=\"ok\"} 1",
             "quiver_ingest_records_total{protocol=\"loki\"} 3",
-            "quiver_ingest_rejected_records_total{protocol=\"loki\"} 1",
+            "quiver_ingest_rejected_records_total{protocol=\"loki\",tenant=\"blue\",reason=\"too_long\"} 2",
+            "quiver_ingest_rejected_records_total{protocol=\"loki\",tenant=\"other\",reason=\"malformed\"} 2",
             "quiver_ingest_received_bytes_total{protocol=\"loki\"} 10",
             "quiver_ingest_duration_seconds_count{protocol=\"loki\"} 1",
             "quiver_server_query_requests_total{endpoint=\"http\",outcome=\"invalid\"} 1",

@@ -10,13 +10,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &["error"]),
     ("memory", &["error"]),
     ("record", &["error", "clock"]),
-    ("decode", &["error", "clock", "record"]),
+    ("pipeline", &["error", "record"]),
+    ("decode", &["error", "clock", "record", "pipeline"]),
     ("wal", &["error", "clock", "record"]),
     ("storage", &["error", "clock", "record", "decode", "wal"]),
     ("backup", &["error", "clock", "record", "wal", "storage"]),
     ("query", &["error", "clock", "memory", "record", "storage"]),
-    ("server", &["error", "clock", "memory", "record", "decode", "storage", "query", "config", "telemetry"]),
+    (
+        "server",
+        &["error", "clock", "memory", "record", "pipeline", "decode", "storage", "query", "config", "telemetry"],
+    ),
     ("simulation", &["error", "clock", "memory", "record", "decode", "wal", "storage", "query"]),
+    ("parse", &["error", "clock", "record", "pipeline", "decode", "server", "config"]),
+    ("import", &["error", "record", "pipeline"]),
 ];
 
 /// Crates that only some top-level modules may name.
@@ -25,9 +31,11 @@ const CRATES: &[(&str, &[&str])] = &[
     ("grafana_plugin_sdk", &[]),
     ("opentelemetry_proto", &["decode", "server"]),
     ("axum", &["server"]),
-    ("tikv_jemalloc_ctl", &[]),
+    ("tikv_jemalloc_ctl", &["main"]),
     ("tonic", &["server", "client"]),
     ("reqwest", &["client"]),
+    ("tokio_rustls", &["server"]),
+    ("ring", &["server"]),
     ("arrow_flight", &["server", "client"]),
 ];
 
@@ -61,7 +69,8 @@ impl Source {
 
     /// The code before the file's own tests.
     fn code_outside_tests(&self) -> impl Iterator<Item = (usize, &str)> {
-        let is_test_file = self.path.file_stem().is_some_and(|stem| stem == "tests");
+        let names = |path: &Path| path.file_stem().is_some_and(|stem| stem == "tests");
+        let is_test_file = names(&self.path) || self.path.parent().is_some_and(names);
         self.code().take_while(move |(_, line)| !is_test_file && line.trim() != "#[cfg(test)]")
     }
 

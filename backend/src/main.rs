@@ -2,6 +2,7 @@
 //! Not here: what the services do (`plugin`). Invariant: nothing but the handshake goes to stdout.
 
 mod client;
+mod editor;
 mod error;
 mod export;
 mod frame;

@@ -250,6 +250,9 @@ pub struct Query {
     /// Show lines of any length whole.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub whole_lines: bool,
+    /// Whose logs, where the data source lets a query say so; empty: the data source's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tenant: String,
 }
 
 impl Query {
@@ -274,6 +277,7 @@ impl Query {
             }),
             widen: text(&model["widen"]),
             whole_lines: model["wholeLines"] == true,
+            tenant: text(&model["tenant"]),
         }
     }
 }

@@ -26,7 +26,7 @@ use tonic_sdk::{Code, Request, Response, Status};
 use crate::client::Client;
 use crate::error::{Error, Kind};
 use crate::query::{Ask, Caller};
-use crate::settings::{Raw, Settings};
+use crate::settings::{PROXY_PREFIX, Raw, Settings};
 use crate::shutdown::Controller;
 use crate::stream::Channels;
 use crate::{export, frame, health, query, resource, stream};
@@ -111,6 +111,7 @@ impl Plugin {
             basic_auth_user: &source.basic_auth_user,
             json: &source.json_data,
             secrets: Some(&source.decrypted_secure_json_data),
+            proxy: proxy_variables(),
         })?;
         let client = Arc::new(Client::new(settings)?);
         if instances.len() >= INSTANCES_MAX {
@@ -199,6 +200,12 @@ impl Data for Plugin {
     }
 }
 
+/// What Grafana's environment says about its secure socks proxy.
+fn proxy_variables() -> HashMap<String, String> {
+    let named = |(name, value): (String, String)| Some((name.strip_prefix(PROXY_PREFIX)?.to_owned(), value));
+    std::env::vars().filter_map(named).collect()
+}
+
 fn uid(context: Option<&pluginv2::PluginContext>) -> &str {
     context.and_then(|context| context.data_source_instance_settings.as_ref()).map_or("", |source| &source.uid)
 }
@@ -248,6 +255,7 @@ impl Headers<'_> {
             numbers_only: is_set("FromAlert") || is_set("X-Grafana-From-Expr"),
             source: (!parts.is_empty()).then(|| parts.join(";")),
             authorization,
+            cookies: self.get("Cookie").and_then(|text| HeaderValue::from_str(text).ok()),
         }
     }
 }

@@ -42,6 +42,20 @@ pub struct Caller {
     pub source: Option<String>,
     /// The user's own login, where the data source hands it on.
     pub authorization: Option<HeaderValue>,
+    /// The cookies that the data source hands on; Grafana sends no others.
+    pub cookies: Option<HeaderValue>,
+}
+
+impl Caller {
+    /// What every request to the store says about who asks.
+    pub fn options(&self) -> Options {
+        Options {
+            source: self.source.clone(),
+            authorization: self.authorization.clone(),
+            cookies: self.cookies.clone(),
+            ..Options::default()
+        }
+    }
 }
 
 /// What a model is turned into SQL with: the panel's range and sizes, and the data source's limits.
@@ -68,9 +82,8 @@ pub async fn run(client: &Arc<Client>, ask: &Ask, caller: &Caller) -> Result<Vec
     }
     let options = Options {
         row_limit: statement.limit.map(|limit| limit.min(LIMIT_MAX)),
-        source: caller.source.clone(),
-        authorization: caller.authorization.clone(),
-        ..Options::default()
+        tenant: client.settings().tenant_of(&query)?,
+        ..caller.options()
     };
     let started = Instant::now();
     let answer = client.query(&statement.sql, &options).await?;

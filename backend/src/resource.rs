@@ -1,4 +1,5 @@
-//! What the editors ask for beside queries: fields, their values, the SQL of a model, the store's functions.
+//! What the editors ask for beside queries: fields, their values, the store's functions; about the query on the screen
+//! `editor` knows.
 //! All of it comes from the store by SQL. Invariant: lists are bounded, and a failure is JSON with a message.
 
 use std::collections::HashMap;
@@ -11,9 +12,10 @@ use arrow::record_batch::RecordBatch;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Options};
+use crate::editor::Asked;
 use crate::error::Error;
-use crate::model::{Query, normalize_filter};
-use crate::query::{Ask, Caller, context};
+use crate::model::normalize_filter;
+use crate::query::Caller;
 use crate::sql::{self, Range};
 
 /// Values of a picker when it does not say.
@@ -27,14 +29,17 @@ const VALUES_MAX: u64 = 10_000;
 pub async fn call(client: &Arc<Client>, target: &str, body: &[u8], caller: &Caller) -> Result<Value, Error> {
     let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
     let parameters: HashMap<String, String> = form_urlencoded::parse(parameters.as_bytes()).into_owned().collect();
-    let options =
-        Options { source: caller.source.clone(), authorization: caller.authorization.clone(), ..Options::default() };
+    let options = caller.options();
     match path.trim_matches('/') {
         "fields" => fields(client, &options).await,
         "fields/values" => values(client, &parameters, options).await,
-        "sql" => statement(client, body),
         "edit-sql" => edited(body),
         "functions" => functions(client, &options).await,
+        "sql" => Asked::read(client, body)?.sql(),
+        "builder" => Ok(Asked::read(client, body)?.builder()),
+        "layout" => Asked::read(client, body)?.layout(),
+        "check" => Asked::read(client, body)?.check(client, &options).await,
+        "estimate" => Asked::read(client, body)?.estimate(client, &options).await,
         other => Err(Error::NoResource(other.to_owned())),
     }
 }
@@ -54,6 +59,13 @@ async fn fields(client: &Client, options: &Options) -> Result<Value, Error> {
         }
     }
     Ok(Value::Array(fields))
+}
+
+/// The fields' names. **Errors**: those of the query.
+pub async fn field_names(client: &Client, options: &Options) -> Result<Vec<String>, Error> {
+    let fields = fields(client, options).await?;
+    let names = fields.as_array().into_iter().flatten().filter_map(|field| field["name"].as_str());
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// The store's names of types, as `information_schema` has them, in the pickers' words.
@@ -97,27 +109,6 @@ async fn values(client: &Client, parameters: &HashMap<String, String>, options: 
         }
     }
     Ok(Value::Array(values))
-}
-
-fn statement(client: &Client, body: &[u8]) -> Result<Value, Error> {
-    let body: Value = serde_json::from_slice(body)
-        .map_err(|error| Error::Request(format!("the body is not JSON with 'query' and 'range': {error}")))?;
-    if !body["query"].is_object() {
-        return Err(Error::Request("the body is not JSON with 'query' and 'range'".to_owned()));
-    }
-    let ms = |value: &Value| value.as_i64().or_else(|| value.as_f64().map(|ms| ms as i64));
-    let to_ms = ms(&body["range"]["to"]).unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
-    let ask = Ask {
-        ref_id: String::new(),
-        from_ms: ms(&body["range"]["from"]).unwrap_or(to_ms - 3_600_000),
-        to_ms,
-        interval_ms: ms(&body["intervalMs"]).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
-        points_max: 0,
-        model: body["query"].clone(),
-    };
-    let query = Query::normalize(&ask.model);
-    let context = context(&ask, &query, client)?;
-    Ok(json!({"sql": sql::statement(&query, &context)?.sql}))
 }
 
 /// SQL text with filters written into it, or taken out.

@@ -12,6 +12,8 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::model::Query;
+
 /// Deadline of a query when the settings name none.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// No query may run longer, whatever the settings say.
@@ -45,6 +47,12 @@ pub enum Error {
     /// A switch is on and what it needs is not there.
     #[error("'{switch}' is on, and the {what} is missing")]
     Missing { switch: &'static str, what: &'static str },
+    /// A query names a tenant it may not read.
+    #[error("queries of this data source may not read the tenant '{0}'; its settings list those they may")]
+    Tenant(String),
+    /// The proxy that Grafana is configured with can't be used.
+    #[error("the secure socks proxy cannot be used: {0}")]
+    Proxy(String),
 }
 
 /// How the store is reached over TLS. The texts are PEM.
@@ -148,6 +156,23 @@ pub struct Settings {
     pub links: Links,
     /// Hand the user's own login on to the store.
     pub forward_oauth: bool,
+    /// Tenants that a query may name.
+    pub tenants: Vec<String>,
+    /// The proxy on the way to the store.
+    pub proxy: Option<Proxy>,
+}
+
+/// Grafana's secure socks proxy, as its configuration has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Host and port.
+    pub address: String,
+    /// How the proxy itself is reached over TLS; `None`: in the clear, where Grafana allows it.
+    pub tls: Option<Tls>,
+    /// Who connects, for the proxy's rules: the data source's name.
+    pub user: String,
+    /// What it shows for that.
+    pub password: String,
 }
 
 /// `jsonData` as the form writes it.
@@ -167,6 +192,9 @@ struct Form {
     tls_auth_with_ca_cert_grafana: bool,
     server_name: String,
     oauth_pass_thru: bool,
+    tenants: Vec<String>,
+    enable_secure_socks_proxy: bool,
+    secure_socks_proxy_username: String,
     #[serde(flatten)]
     others: HashMap<String, Value>,
 }
@@ -202,7 +230,12 @@ pub struct Raw<'a> {
     pub json: &'a [u8],
     /// Decrypted secrets.
     pub secrets: Option<&'a HashMap<String, String>>,
+    /// What Grafana says about its secure socks proxy, by the names behind [`PROXY_PREFIX`].
+    pub proxy: HashMap<String, String>,
 }
+
+/// Environment variables that tell about the secure socks proxy begin with this.
+pub const PROXY_PREFIX: &str = "GF_SECURE_SOCKS_DATASOURCE_PROXY_";
 
 impl Raw<'_> {
     fn secret(&self, name: &str) -> Option<&str> {
@@ -211,6 +244,17 @@ impl Raw<'_> {
 }
 
 impl Settings {
+    /// The tenant that a query names. **Errors**: one that is not in the settings' list.
+    pub fn tenant_of(&self, query: &Query) -> Result<Option<HeaderValue>, Error> {
+        let name = query.tenant.trim();
+        if name.is_empty() || self.tenant.as_ref().is_some_and(|own| own == name) {
+            return Ok(None);
+        }
+        let known = self.tenants.iter().any(|tenant| tenant == name);
+        let value = known.then(|| HeaderValue::from_str(name).ok()).flatten();
+        value.map(Some).ok_or_else(|| Error::Tenant(name.to_owned()))
+    }
+
     /// Checks what Grafana has. **Errors**: the field that is wrong, in words for the form.
     pub fn parse(raw: &Raw<'_>) -> Result<Settings, Error> {
         let json = if raw.json.is_empty() { b"{}".as_slice() } else { raw.json };
@@ -221,6 +265,7 @@ impl Settings {
         let tenant = (!tenant.is_empty())
             .then(|| HeaderValue::from_str(tenant).map_err(|_| Error::BadHeader("X-Scope-OrgID".to_owned())))
             .transpose()?;
+        let proxy = parse_proxy(&form, raw)?;
         let timeout = form.timeout_seconds.filter(|seconds| *seconds > 0.0);
         let timeout = timeout.map_or(TIMEOUT_DEFAULT, |seconds| Duration::from_secs_f64(seconds.min(1e6)));
         let limit = form.default_limit.filter(|limit| *limit >= 1.0).map_or(LIMIT_DEFAULT, |limit| limit as u64);
@@ -241,9 +286,48 @@ impl Settings {
                 own: (!raw.uid.is_empty()).then(|| Own { uid: raw.uid.to_owned(), name: raw.name.to_owned() }),
             },
             forward_oauth: form.oauth_pass_thru,
+            tenants: form.tenants.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
+            proxy,
             url,
         })
     }
+}
+
+/// The proxy of Grafana's `[secure_socks_datasource_proxy]`, where that is set by environment variables, which plugins
+/// inherit. What stands in grafana.ini comes with each request, in a field that the SDK's protocol does not have yet.
+fn parse_proxy(form: &Form, raw: &Raw<'_>) -> Result<Option<Proxy>, Error> {
+    if !form.enable_secure_socks_proxy {
+        return Ok(None);
+    }
+    let variable = |name: &str| raw.proxy.get(name).map(|text| text.trim()).filter(|text| !text.is_empty());
+    let is_on = |name: &str| variable(name).is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    // Grafana's own variable, or the one that it made for plugins before version 10.3.
+    if !is_on("ENABLED") && !is_on("SERVER_ENABLED") {
+        let why = format!("it is on here, and {PROXY_PREFIX}ENABLED is not 'true' in Grafana's environment");
+        return Err(Error::Proxy(why));
+    }
+    let needed =
+        |name: &str| variable(name).ok_or_else(|| Error::Proxy(format!("Grafana gives no {PROXY_PREFIX}{name}")));
+    let file = |name: &str| {
+        let path = needed(name)?;
+        std::fs::read_to_string(path).map_err(|error| Error::Proxy(format!("'{path}' cannot be read: {error}")))
+    };
+    let tls = if is_on("ALLOW_INSECURE") {
+        None
+    } else {
+        let client = Some((file("CLIENT_CERT")?, file("CLIENT_KEY")?));
+        let server_name = variable("SERVER_NAME").map(str::to_owned);
+        Some(Tls { skip_verify: false, ca: Some(file("ROOT_CA_CERT")?), client, server_name })
+    };
+    let name = form.secure_socks_proxy_username.trim();
+    let user = if name.is_empty() { raw.uid } else { name };
+    let password = raw.secret("secureSocksProxyPassword").unwrap_or("password");
+    Ok(Some(Proxy {
+        address: needed("PROXY_ADDRESS")?.to_owned(),
+        tls,
+        user: user.to_owned(),
+        password: password.to_owned(),
+    }))
 }
 
 fn parse_url(text: &str) -> Result<Uri, Error> {
@@ -450,6 +534,37 @@ mod tests {
         );
         let error = parse("http://s:1", r#"{"links":[{"name":"x","url":"u","pattern":"("}]}"#, &[]).expect_err("bad");
         assert!(error.to_string().starts_with("the pattern of the link 'x' cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn a_query_may_name_the_tenants_of_the_list() {
+        let json = r#"{"tenant":"own","tenants":["team-a "," "]}"#;
+        let settings = parse("http://s:1", json, &[]).expect("fine");
+        let of = |name: &str| settings.tenant_of(&Query::normalize(&serde_json::json!({"tenant": name})));
+        assert_eq!(of("").expect("fine"), None);
+        assert_eq!(of("own").expect("fine"), None);
+        assert_eq!(of("team-a").expect("fine"), Some(HeaderValue::from_static("team-a")));
+        let error = of("team-b").expect_err("not listed");
+        assert!(
+            error.to_string().starts_with("queries of this data source may not read the tenant 'team-b'"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_proxy_is_taken_from_grafanas_configuration() {
+        let on = br#"{"enableSecureSocksProxy":true}"#;
+        let with = |json: &'static [u8], pairs: &[(&str, &str)]| {
+            let raw = Raw { url: "http://s:1", json, uid: "quiver", proxy: secrets(pairs), ..Raw::default() };
+            Settings::parse(&raw).map(|settings| settings.proxy).map_err(|error| error.to_string())
+        };
+        assert_eq!(with(b"{}", &[("SERVER_ENABLED", "true")]), Ok(None));
+        assert!(with(on, &[]).expect_err("off in Grafana").contains("PROXY_ENABLED is not 'true'"));
+        let address = [("ENABLED", "true"), ("PROXY_ADDRESS", "pdc:1080"), ("ALLOW_INSECURE", "true")];
+        let proxy = Proxy { address: "pdc:1080".into(), tls: None, user: "quiver".into(), password: "password".into() };
+        assert_eq!(with(on, &address), Ok(Some(proxy)));
+        let error = with(on, &[("SERVER_ENABLED", "true"), ("PROXY_ADDRESS", "x:1"), ("CLIENT_CERT", "/no/such")]);
+        assert!(error.expect_err("no file").contains("'/no/such' cannot be read"));
     }
 
     #[test]

@@ -143,12 +143,7 @@ pub fn follow(
 }
 
 fn options(caller: &Caller) -> Options {
-    Options {
-        timeout: Some(POLL_TIMEOUT),
-        source: caller.source.clone(),
-        authorization: caller.authorization.clone(),
-        ..Options::default()
-    }
+    Options { timeout: Some(POLL_TIMEOUT), ..caller.options() }
 }
 
 fn tail(query: &Query, client: &Client) -> Result<Tail, Error> {

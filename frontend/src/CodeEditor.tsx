@@ -5,20 +5,30 @@
 import { css } from '@emotion/css';
 import { GrafanaTheme2 } from '@grafana/data';
 import { CodeEditor as MonacoCodeEditor, Monaco, MonacoEditor, monacoTypes, useStyles2 } from '@grafana/ui';
-import { useEffect, useRef } from 'react';
+import { useEffect, useRef, useState } from 'react';
 
 import { complete, Completion, CompletionKind, CompletionSources, documentationOf, replacedLength } from './completion';
+import { Problem } from './types';
 
 export interface Props {
   value: string;
   sources: CompletionSources;
+  /** Underlined; places in the text as it is typed. */
+  problems?: Problem[];
+  /** At each key, with the text so far. */
+  onType?: (sql: string) => void;
+  /** The text laid out, for the editor's own command. */
+  layout?: (sql: string) => Promise<string>;
   onChange: (sql: string) => void;
   onRun: () => void;
   height?: number;
   label?: string;
 }
 
-const HEIGHT_PX = 160;
+const LINES_MIN = 5;
+const LINES_MAX = 22;
+const LINE_PX = 19;
+const OWNER = 'quiver';
 
 const OPTIONS = {
   fontSize: 13,
@@ -30,13 +40,21 @@ const OPTIONS = {
   quickSuggestions: { other: true, strings: true, comments: false },
 } as const;
 
-export function CodeEditor({ value, sources, onChange, onRun, height = HEIGHT_PX, label = 'SQL' }: Props) {
+export function CodeEditor(props: Props) {
+  const { value, sources, problems, onType, layout, onChange, onRun, label = 'SQL' } = props;
   const styles = useStyles2(getStyles);
   // Monaco keeps the functions it was mounted with; they must see the props of now.
-  const latest = useRef({ sources, onChange, onRun, value });
+  const latest = useRef({ sources, onChange, onRun, value, layout });
   useEffect(() => {
-    latest.current = { sources, onChange, onRun, value };
+    latest.current = { sources, onChange, onRun, value, layout };
   });
+  const [mounted, setMounted] = useState<{ editor: MonacoEditor; monaco: Monaco }>();
+  useEffect(() => {
+    const model = mounted?.editor.getModel();
+    if (mounted && model) {
+      mounted.monaco.editor.setModelMarkers(model, OWNER, (problems ?? []).map(toMarker(model, mounted.monaco)));
+    }
+  }, [mounted, problems]);
   const dispose = useRef<() => void>(() => undefined);
   useEffect(() => () => dispose.current(), []);
 
@@ -57,8 +75,13 @@ export function CodeEditor({ value, sources, onChange, onRun, height = HEIGHT_PX
         latest.current.onRun();
       },
     });
-    const disposables = registerLanguageSupport(editor, monaco, () => latest.current.sources);
+    const disposables = [
+      ...registerLanguageSupport(editor, monaco, () => latest.current.sources),
+      registerFixes(editor, monaco),
+      registerLayout(editor, monaco, () => latest.current.layout),
+    ];
     dispose.current = () => disposables.forEach((disposable) => disposable.dispose());
+    setMounted({ editor, monaco });
   };
 
   const onBlur = (sql: string) => {
@@ -74,17 +97,75 @@ export function CodeEditor({ value, sources, onChange, onRun, height = HEIGHT_PX
       <MonacoCodeEditor
         language="sql"
         value={value}
-        height={height}
+        height={props.height ?? heightOf(value)}
         showMiniMap={false}
         showLineNumbers
         wordWrap
         monacoOptions={OPTIONS}
         onBlur={onBlur}
+        onChange={onType}
         onSave={commit}
         onEditorDidMount={onMount}
       />
     </div>
   );
+}
+
+/** Tall enough for the text, within bounds. */
+function heightOf(text: string): number {
+  return Math.min(LINES_MAX, Math.max(LINES_MIN, text.split('\n').length + 1)) * LINE_PX + 12;
+}
+
+function toMarker(model: monacoTypes.editor.ITextModel, monaco: Monaco) {
+  return ({ from, to, message, instead }: Problem): monacoTypes.editor.IMarkerData => {
+    const [start, end] = [model.getPositionAt(from), model.getPositionAt(Math.max(to, from + 1))];
+    return {
+      severity: monaco.MarkerSeverity.Error,
+      message,
+      startLineNumber: start.lineNumber,
+      startColumn: start.column,
+      endLineNumber: end.lineNumber,
+      endColumn: end.column,
+      tags: [],
+      // The fixes travel with the mark.
+      code: JSON.stringify(instead),
+    };
+  };
+}
+
+/** "Did you mean" as Monaco's quick fixes (Ctrl+.). */
+function registerFixes(editor: MonacoEditor, monaco: Monaco) {
+  return monaco.languages.registerCodeActionProvider('sql', {
+    provideCodeActions: (model, _range, context) => {
+      const marks = model === editor.getModel() ? context.markers.filter((mark) => typeof mark.code === 'string') : [];
+      const actions = marks.flatMap((mark) =>
+        (JSON.parse(String(mark.code)) as string[]).map((text) => ({
+          title: `Use ${text}`,
+          kind: 'quickfix',
+          diagnostics: [mark],
+          isPreferred: true,
+          edit: {
+            edits: [{ resource: model.uri, versionId: undefined, textEdit: { range: monaco.Range.lift(mark), text } }],
+          },
+        }))
+      );
+      return { actions, dispose: () => undefined };
+    },
+  });
+}
+
+function registerLayout(editor: MonacoEditor, monaco: Monaco, layout: () => Props['layout']) {
+  return monaco.languages.registerDocumentFormattingEditProvider('sql', {
+    provideDocumentFormattingEdits: async (model) => {
+      const lay = layout();
+      if (model !== editor.getModel() || !lay) {
+        return [];
+      }
+      // Text that cannot be laid out yet stays as it is; what is wrong with it is underlined.
+      const text = await lay(model.getValue()).catch(() => undefined);
+      return text === undefined ? [] : [{ range: model.getFullModelRange(), text }];
+    },
+  });
 }
 
 /** Providers belong to a language, not to an editor: each answers for its own text only. */

@@ -8,7 +8,7 @@ import {
   onUpdateDatasourceSecureJsonDataOption,
   updateDatasourcePluginResetOption,
 } from '@grafana/data';
-import { DataSourcePicker } from '@grafana/runtime';
+import { config, DataSourcePicker } from '@grafana/runtime';
 import {
   Button,
   Field,
@@ -68,7 +68,8 @@ function Setting(props: { id: string; label: string; description: string; error?
   );
 }
 
-function ConnectionFields({ options, onOptionsChange }: Props) {
+function ConnectionFields(props: Props) {
+  const { options, onOptionsChange } = props;
   return (
     <FieldSet label="Connection">
       <Setting
@@ -87,6 +88,14 @@ function ConnectionFields({ options, onOptionsChange }: Props) {
           onBlur={(event) => onOptionsChange({ ...options, url: event.currentTarget.value.trim() })}
         />
       </Setting>
+      {(config.secureSocksDSProxyEnabled || options.jsonData.enableSecureSocksProxy) && (
+        <ToggleSetting
+          {...props}
+          name="enableSecureSocksProxy"
+          label="Secure socks proxy"
+          description="Reach the store through the proxy of Grafana's configuration, which must be set by environment variables (GF_SECURE_SOCKS_DATASOURCE_PROXY_…)."
+        />
+      )}
     </FieldSet>
   );
 }
@@ -151,6 +160,18 @@ function AuthFields(props: Props) {
           <Secret {...props} name="basicAuthPassword" label="Password" description="Stored encrypted by Grafana." />
         </>
       )}
+      <ToggleSetting
+        {...props}
+        name="oauthPassThru"
+        label="Forward the user's login"
+        description="Where users sign in to Grafana by OAuth, their own token is sent instead of the method above."
+      />
+      <NamesSetting
+        {...props}
+        name="keepCookies"
+        label="Cookies"
+        description="Names of cookies that are handed on from the user's browser, for a proxy that asks for them."
+      />
     </FieldSet>
   );
 }
@@ -192,16 +213,17 @@ function Secret({ pem, ...props }: SecretProps) {
   );
 }
 
-type Toggle = 'tlsSkipVerify' | 'tlsAuth' | 'tlsAuthWithCACert';
+type Toggle = 'tlsSkipVerify' | 'tlsAuth' | 'tlsAuthWithCACert' | 'oauthPassThru' | 'enableSecureSocksProxy';
 
-function TlsFields(props: Props) {
-  const { options, onOptionsChange } = props;
+function ToggleSetting(props: Props & { name: Toggle; label: string; description: string }) {
+  const { name, label, description, options, onOptionsChange } = props;
   const { jsonData } = options;
-  const toggle = (name: Toggle, label: string, description: string) => (
-    <Setting id={`quiver-${name}`} label={label} description={description}>
+  const id = `quiver-${name}`;
+  return (
+    <Setting id={id} label={label} description={description}>
       <Switch
-        id={`quiver-${name}`}
-        data-testid={`quiver-${name}`}
+        id={id}
+        data-testid={id}
         value={jsonData[name] ?? false}
         onChange={(event) =>
           onOptionsChange({ ...options, jsonData: { ...jsonData, [name]: event.currentTarget.checked } })
@@ -209,20 +231,47 @@ function TlsFields(props: Props) {
       />
     </Setting>
   );
+}
+
+function NamesSetting(props: Props & { name: 'keepCookies' | 'tenants'; label: string; description: string }) {
+  const { name, label, description, options, onOptionsChange } = props;
+  const id = `quiver-${name}`;
+  return (
+    <Setting id={id} label={label} description={description}>
+      <TagsInput
+        id={id}
+        width={WIDTH}
+        placeholder="Add a name (Enter)"
+        tags={options.jsonData[name] ?? []}
+        onChange={(names) => onOptionsChange({ ...options, jsonData: { ...options.jsonData, [name]: names } })}
+      />
+    </Setting>
+  );
+}
+
+function TlsFields(props: Props) {
+  const { options, onOptionsChange } = props;
+  const { jsonData } = options;
   if (!options.url?.startsWith('https://')) {
     return null;
   }
   return (
     <FieldSet label="TLS">
-      {toggle(
-        'tlsAuthWithCACert',
-        'Own certificate authority',
-        "Trust the store's certificate because this authority signed it."
-      )}
+      <ToggleSetting
+        {...props}
+        name="tlsAuthWithCACert"
+        label="Own certificate authority"
+        description="Trust the store's certificate because this authority signed it."
+      />
       {jsonData.tlsAuthWithCACert && (
         <Secret {...props} pem name="tlsCACert" label="CA certificate" description="PEM, one or more certificates." />
       )}
-      {toggle('tlsAuth', 'Client certificate', 'Show the store a certificate of our own.')}
+      <ToggleSetting
+        {...props}
+        name="tlsAuth"
+        label="Client certificate"
+        description="Show the store a certificate of our own."
+      />
       {jsonData.tlsAuth && (
         <>
           <Secret {...props} pem name="tlsClientCert" label="Client certificate" description="PEM." />
@@ -244,11 +293,12 @@ function TlsFields(props: Props) {
           }
         />
       </Setting>
-      {toggle(
-        'tlsSkipVerify',
-        'Skip verification',
-        'Accept any certificate. Anyone in between can then read and change what is sent: only for trying things out.'
-      )}
+      <ToggleSetting
+        {...props}
+        name="tlsSkipVerify"
+        label="Skip verification"
+        description="Accept any certificate. Anyone in between can then read and change what is sent: only for trying things out."
+      />
     </FieldSet>
   );
 }
@@ -273,6 +323,12 @@ function TenantFields(props: Props) {
           }
         />
       </Setting>
+      <NamesSetting
+        {...props}
+        name="tenants"
+        label="Tenants of queries"
+        description="Tenants that a single query may name instead. Whoever may query this data source may read them; empty: none."
+      />
       <Field
         label="Headers"
         description="Sent with each query, for a proxy between Grafana and the store. Removing one that has others after it means giving the values of those again."

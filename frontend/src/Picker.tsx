@@ -21,50 +21,47 @@ interface Common {
   invalid?: boolean;
 }
 
-export function Picker(props: Common & { value: string | null; onChange: (value: string) => void }) {
-  const { label, testId, value, onChange, custom = false, options, minWidth = 16, maxWidth = 40, ...rest } = props;
+/** What Grafana's two boxes take alike: the label beside them, and widths that follow the text. */
+function useCommon({ label, testId, custom = false, minWidth = 16, maxWidth = 40, ...rest }: Common) {
   const id = useId();
+  const hiddenLabel = (
+    <span id={id} className={hidden}>
+      {label}
+    </span>
+  );
+  const common = {
+    ...rest,
+    'aria-labelledby': id,
+    'data-testid': testId,
+    createCustomValue: custom,
+    width: 'auto' as const,
+    minWidth,
+    maxWidth,
+  };
+  return { hiddenLabel, common };
+}
+
+export function Picker({
+  value,
+  onChange,
+  ...props
+}: Common & { value: string | null; onChange: (value: string) => void }) {
+  const { hiddenLabel, common } = useCommon(props);
   return (
     <>
-      <span id={id} className={hidden}>
-        {label}
-      </span>
-      <Combobox
-        aria-labelledby={id}
-        data-testid={testId}
-        options={options}
-        value={value}
-        onChange={(option) => onChange(option.value)}
-        createCustomValue={custom}
-        width="auto"
-        minWidth={minWidth}
-        maxWidth={maxWidth}
-        {...rest}
-      />
+      {hiddenLabel}
+      <Combobox {...common} value={value} onChange={(option) => onChange(option.value)} />
     </>
   );
 }
 
 export function MultiPicker(props: Common & { value: string[]; onChange: (values: string[]) => void }) {
-  const { label, testId, value, onChange, custom = false, options, minWidth = 20, maxWidth = 60, ...rest } = props;
-  const id = useId();
+  const { value, onChange, ...rest } = props;
+  const { hiddenLabel, common } = useCommon({ minWidth: 20, maxWidth: 60, ...rest });
   return (
     <>
-      <span id={id} className={hidden}>
-        {label}
-      </span>
-      <MultiCombobox
-        aria-labelledby={id}
-        data-testid={testId}
-        options={options}
-        value={value}
-        onChange={(chosen) => onChange(chosen.map((option) => option.value))}
-        createCustomValue={custom}
-        width="auto"
-        minWidth={minWidth}
-        maxWidth={maxWidth}
-        {...rest}
-      />
+      {hiddenLabel}
+      <MultiCombobox {...common} value={value} onChange={(chosen) => onChange(chosen.map((option) => option.value))} />
     </>
   );
 }

@@ -171,6 +171,10 @@ describe('query', () => {
 
   it('counts by default in alert rules and shows lines elsewhere', () => {
     expect(datasource().getDefaultQuery(CoreApp.UnifiedAlerting).builder?.aggregate?.function).toBe('count');
+    expect(datasource().getDefaultQuery(CoreApp.PanelEditor).builder).toMatchObject({
+      aggregate: { function: 'count' },
+      groupBy: ['level'],
+    });
     expect(datasource().getDefaultQuery(CoreApp.Explore).builder?.aggregate).toBeNull();
   });
 });

@@ -9,6 +9,7 @@ import {
   DataFrame,
   DataQueryRequest,
   DataQueryResponse,
+  DataSourceApi,
   DataSourceGetDrilldownsApplicabilityOptions,
   DataSourceGetTagKeysOptions,
   DataSourceGetTagValuesOptions,
@@ -30,6 +31,7 @@ import {
   ToggleFilterAction,
 } from '@grafana/data';
 import { config, DataSourceWithBackend, getGrafanaLiveSrv, getTemplateSrv } from '@grafana/runtime';
+import { DataQuery } from '@grafana/schema';
 import { createElement, ReactNode } from 'react';
 import { lastValueFrom, Observable, tap } from 'rxjs';
 
@@ -48,9 +50,10 @@ import {
   toggleFilter,
   withAdHocFilters,
 } from './filters';
+import { importQueries } from './importing';
 import { labelKind } from './labelKinds';
 import { contextQuery, newestFirst } from './logContext';
-import { Cursor, Filter, normalize, QueryModel, SearchOp } from './model';
+import { Cursor, DEFAULT_QUANTILE, Filter, normalize, QueryModel, SearchOp } from './model';
 import { PageMemory } from './paging';
 import { rangeOf, Store } from './store';
 import { supplementaryQuery, SUPPORTED_TYPES } from './supplementary';
@@ -94,9 +97,16 @@ export class QuiverDatasource
 
   getDefaultQuery(app: CoreApp): Partial<QuiverQuery> {
     const { version, editor, builder, format } = normalize({});
-    const counts = app === CoreApp.UnifiedAlerting || app === CoreApp.CloudAlerting;
-    const aggregate = counts ? { function: 'count' as const, field: '', quantile: 0.95 } : null;
-    return { version, editor, builder: { ...builder, aggregate }, format };
+    // A new panel is a time series, which lines are not; alert rules take numbers only.
+    const isPanel = app === CoreApp.PanelEditor;
+    const counts = isPanel || app === CoreApp.UnifiedAlerting || app === CoreApp.CloudAlerting;
+    const aggregate = counts ? { function: 'count' as const, field: '', quantile: DEFAULT_QUANTILE } : null;
+    return { version, editor, builder: { ...builder, aggregate, groupBy: isPanel ? ['level'] : [] }, format };
+  }
+
+  /** Not importFromAbstractQueries: those carry labels only, and Grafana would ask for them first. */
+  importQueries(queries: DataQuery[], origin: DataSourceApi<DataQuery>): Promise<QuiverQuery[]> {
+    return importQueries(queries, origin);
   }
 
   filterQuery(query: QuiverQuery): boolean {

@@ -29,7 +29,7 @@ jest.mock('@grafana/ui', () => ({
 }));
 
 // Whether an element is hidden costs jsdom most of a second to tell; nothing here is hidden.
-configure({ defaultHidden: true });
+configure({ defaultHidden: true, asyncUtilTimeout: 15_000 });
 const userEvent = user.setup({ delay: null });
 
 const SETTINGS = {
@@ -48,6 +48,10 @@ const RESOURCES: Record<string, unknown> = {
   ],
   'fields/values': [{ value: 'payments-api', count: 12 }],
   sql: { sql: 'SELECT generated' },
+  builder: { reason: 'the builder has no part for this' },
+  layout: { sql: 'SELECT 1' },
+  check: { problems: [], hints: [], explanation: ['Takes the lines.'] },
+  estimate: { lines: 12_345_678, bytes: 4_200_000_000 },
   functions: [],
 };
 
@@ -68,9 +72,10 @@ function answer(resources: Record<string, unknown>) {
   return urls;
 }
 
-function showQueryEditor(first: Partial<QuiverQuery>, app = CoreApp.Dashboard) {
+function showQueryEditor(first: Partial<QuiverQuery>, app = CoreApp.Dashboard, jsonData: QuiverOptions = {}) {
   const seen = { query: { refId: 'A', ...first } as QuiverQuery, runs: [] as QuiverQuery[] };
-  const datasource = new QuiverDatasource(SETTINGS, templates({ name: 'env', value: 'prod' }));
+  const settings = { ...SETTINGS, jsonData: { ...SETTINGS.jsonData, ...jsonData } };
+  const datasource = new QuiverDatasource(settings, templates({ name: 'env', value: 'prod' }));
   function Host() {
     const [query, setQuery] = useState(seen.query);
     return (
@@ -159,9 +164,67 @@ describe('QueryEditor', () => {
     await userEvent.click(screen.getByText('SQL'));
     expect(await screen.findByLabelText('sql')).toHaveValue('SELECT generated');
     expect(seen.query).toMatchObject({ editor: 'sql', sql: 'SELECT generated', builder: { limit: 7 } });
-    expect(urls).toEqual(['/api/datasources/uid/quiver/resources/sql']);
+    expect(urls).toContain('/api/datasources/uid/quiver/resources/sql');
+  });
+
+  it('shows SQL in the builder where it has parts for it, and keeps the text', async () => {
+    const { builder } = normalize({ builder: { limit: 9 } });
+    answer({ ...RESOURCES, builder: { builder, format: 'logs' } });
+    const seen = showQueryEditor({ editor: 'sql', sql: 'SELECT * -- mine' });
     await userEvent.click(screen.getByText('Builder'));
-    expect(seen.query).toMatchObject({ editor: 'builder', sql: 'SELECT generated', builder: { limit: 7 } });
+    await waitFor(() =>
+      expect(seen.query).toMatchObject({ editor: 'builder', sql: 'SELECT * -- mine', builder, format: 'logs' })
+    );
+    // Nothing was changed in the builder, so the text still says the same.
+    await userEvent.click(screen.getByText('SQL'));
+    await waitFor(() => expect(seen.query).toMatchObject({ editor: 'sql', sql: 'SELECT * -- mine' }));
+  });
+
+  it.each([
+    ['Stay with SQL', { editor: 'sql' }],
+    ['Open the builder as it was', { editor: 'builder', builder: { limit: 7 } }],
+  ])('says what the builder cannot show, and loses nothing: %s', async (button, expected) => {
+    answer(RESOURCES);
+    const seen = showQueryEditor({ editor: 'sql', sql: 'SELECT mine', builder: { limit: 7 } });
+    await userEvent.click(screen.getByText('Builder'));
+    expect(await screen.findByText(/The builder has no part for this\. Your SQL is kept/)).toBeInTheDocument();
+    await userEvent.click(screen.getByText(button));
+    await waitFor(() => expect(seen.query).toMatchObject({ ...expected, sql: 'SELECT mine' }));
+  });
+
+  it('tells problems and hints, and settles them on a click', async () => {
+    const problem = { from: 14, to: 18, message: "no table named 'lgos'", instead: ['logs'] };
+    const hint = {
+      message: 'no condition on timestamp',
+      label: 'Add a time filter',
+      edits: [{ from: 18, to: 18, text: ' WHERE x' }],
+    };
+    answer({ ...RESOURCES, check: { problems: [problem], hints: [hint], explanation: [] } });
+    const seen = showQueryEditor({ editor: 'sql', sql: 'SELECT * FROM lgos' });
+    await userEvent.click(await screen.findByText('Use logs'));
+    expect(seen.runs.map(({ sql }) => sql)).toEqual(['SELECT * FROM logs']);
+    await waitFor(() => expect(screen.getByText('Add a time filter').closest('button')).toBeEnabled());
+    await userEvent.click(screen.getByText('Add a time filter'));
+    expect(seen.query.sql).toBe('SELECT * FROM logs WHERE x');
+  });
+
+  it('tells how much the range holds, and what the query does when one asks', async () => {
+    answer(RESOURCES);
+    showQueryEditor({});
+    expect(await screen.findByText(/about 12\.3M lines, 4\.2 GB/)).toBeInTheDocument();
+    expect(screen.queryByText('Takes the lines.')).not.toBeInTheDocument();
+    await userEvent.click(screen.getByTestId('quiver-explain'));
+    expect(screen.getByText('Takes the lines.')).toBeInTheDocument();
+    await userEvent.click(screen.getByTestId('quiver-explain'));
+  });
+
+  it('lets a query name a tenant of the list', async () => {
+    answer(RESOURCES);
+    const seen = showQueryEditor({}, CoreApp.Dashboard, { tenants: ['team-a'] });
+    await pick('quiver-tenant-of-query', /team-a/);
+    expect(normalize(seen.runs[0]).tenant).toBe('team-a');
+    await pick('quiver-tenant-of-query', /default/);
+    expect(normalize(seen.query).tenant).toBeUndefined();
   });
 
   it.each([
@@ -287,7 +350,7 @@ describe('ConfigEditor', () => {
   it('stores address, tenant, limits and trace settings', async () => {
     const seen = showConfigEditor();
     await userEvent.type(screen.getByLabelText(/URL of the store/), 'http://quiver:4317 ');
-    await userEvent.type(screen.getByLabelText(/^Tenant/), 'team-a');
+    await userEvent.type(screen.getByLabelText(/^Tenant(?!s)/), 'team-a');
     await userEvent.type(screen.getByLabelText(/Default limit/), '200');
     await userEvent.type(screen.getByLabelText(/Time-out/), '10');
     await userEvent.type(screen.getByLabelText(/External URL/), 'http://j/${{__value.raw}');
@@ -321,6 +384,15 @@ describe('ConfigEditor', () => {
     await act(() => userEvent.click(screen.getByTestId('quiver-tlsAuthWithCACert')));
     await userEvent.type(screen.getByTestId('quiver-tlsCACert'), 'PEM');
     expect(seen.options).toMatchObject({ jsonData: { tlsAuthWithCACert: true }, secureJsonData: { tlsCACert: 'PEM' } });
+  });
+
+  it('hands on login and cookies, and lists the tenants of queries', async () => {
+    const seen = showConfigEditor();
+    await userEvent.click(screen.getByTestId('quiver-oauthPassThru'));
+    await userEvent.type(screen.getByLabelText(/^Cookies/), 'session{Enter}');
+    await userEvent.type(screen.getByLabelText(/^Tenants of queries/), 'team-a{Enter}');
+    expect(seen.options.jsonData).toEqual({ oauthPassThru: true, keepCookies: ['session'], tenants: ['team-a'] });
+    expect(screen.queryByText('Secure socks proxy')).not.toBeInTheDocument();
   });
 
   it('adds and removes headers', async () => {

@@ -99,6 +99,8 @@ export interface QueryModel {
   widen?: string;
   /** Show lines of any length whole. */
   wholeLines?: boolean;
+  /** Whose logs, where the data source lets a query say so. */
+  tenant?: string;
 }
 
 /** A model as it may arrive: from a panel, a link, a correlation or a hand-written file. */
@@ -149,6 +151,9 @@ export function normalize(model: unknown): QueryModel {
   }
   if (text(raw.widen) !== '') {
     normalized.widen = text(raw.widen);
+  }
+  if (text(raw.tenant) !== '') {
+    normalized.tenant = text(raw.tenant);
   }
   return normalized;
 }

@@ -1,6 +1,7 @@
 /** The plugin's entry: what Grafana loads. */
 import { DataSourcePlugin } from '@grafana/data';
 
+import { CheatSheet } from './CheatSheet';
 import { ConfigEditor } from './ConfigEditor';
 import { QuiverDatasource } from './datasource';
 import { QueryEditor } from './QueryEditor';
@@ -10,4 +11,5 @@ export const plugin = new DataSourcePlugin<QuiverDatasource, QuiverQuery, Quiver
   QuiverDatasource
 )
   .setConfigEditor(ConfigEditor)
-  .setQueryEditor(QueryEditor);
+  .setQueryEditor(QueryEditor)
+  .setQueryEditorHelp(CheatSheet);

@@ -1,17 +1,23 @@
 /**
- * What the store knows, asked through the plugin's resource calls: columns, values, functions, the SQL of a builder.
+ * What the store knows, asked through the plugin's resource calls: columns, values, functions, and what it makes of a query.
  * Not the queries of panels (datasource.ts).
  * Invariant: one answer serves every picker for a while; a failed call is never remembered.
  */
 import { dateTime, TimeRange } from '@grafana/data';
 
-import { Filter, isCompleteFilter, QueryModel } from './model';
-import { Column, ColumnValue, SqlFunction } from './types';
+import { Builder, Filter, Format, isCompleteFilter, QueryModel } from './model';
+import { Check, Column, ColumnValue, Estimate, SqlFunction } from './types';
 
 /** The two resource calls of DataSourceWithBackend. */
 export interface ResourceCalls {
   getResource<T>(path: string, params?: Record<string, unknown>, options?: { showErrorAlert?: boolean }): Promise<T>;
   postResource<T>(path: string, body?: unknown, options?: { showErrorAlert?: boolean }): Promise<T>;
+}
+
+/** The time range and interval a query is looked at with. */
+export interface Screen {
+  range?: TimeRange;
+  intervalMs?: number;
 }
 
 const REMEMBERED_MS = 30_000;
@@ -53,14 +59,37 @@ export class Store {
     return this.remembered(['functions'], () => this.calls.getResource<SqlFunction[]>('functions', undefined, QUIET));
   }
 
-  /** The SQL text the backend would run for this model, macros left in. */
-  async sql(query: QueryModel, range?: TimeRange, intervalMs = 60_000): Promise<string> {
-    const answer = await this.calls.postResource<{ sql: string }>(
-      'sql',
-      { query, range: this.rangeParams(range), intervalMs },
-      QUIET
+  /** The builder as SQL to go on writing, with macros where range and interval stand. */
+  async sql(query: QueryModel, screen: Screen): Promise<string> {
+    return (await this.about<{ sql: string }>('sql', query, screen)).sql;
+  }
+
+  /** The SQL as a builder, or why it has no such form. */
+  builder(query: QueryModel): Promise<{ builder: Builder; format: Format } | { reason: string }> {
+    return this.about('builder', query, {});
+  }
+
+  /** The SQL laid out, a clause on each line. */
+  async layout(query: QueryModel): Promise<string> {
+    return (await this.about<{ sql: string }>('layout', query, {})).sql;
+  }
+
+  /** What is wrong with a query, what would be better, and what it does; nothing is run. */
+  check(query: QueryModel, screen: Screen): Promise<Check> {
+    return this.about('check', query, screen);
+  }
+
+  /** How much the time range holds. */
+  estimate(query: QueryModel, screen: Screen): Promise<Estimate> {
+    const { editor, sql, filters, builder, format } = query;
+    return this.remembered(
+      ['estimate', editor, sql, filters, builder.filters, format, this.rangeParams(screen.range)],
+      () => this.about('estimate', query, screen)
     );
-    return answer.sql;
+  }
+
+  private about<T>(path: string, query: QueryModel, { range, intervalMs = 60_000 }: Screen): Promise<T> {
+    return this.calls.postResource<T>(path, { query, range: this.rangeParams(range), intervalMs }, QUIET);
   }
 
   /** The SQL text with these filters written into its WHERE. */

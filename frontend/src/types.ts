@@ -5,7 +5,7 @@
 import { DataSourceJsonData } from '@grafana/data';
 import { DataQuery } from '@grafana/schema';
 
-import { Filter, PartialModel } from './model';
+import { Builder, Filter, PartialModel } from './model';
 
 /** Set by Explore when it asks for a further page. */
 export const INFINITE_SCROLL = 'infiniteScroll';
@@ -50,6 +50,14 @@ export interface QuiverOptions extends DataSourceJsonData {
   tlsAuth?: boolean;
   tlsAuthWithCACert?: boolean;
   serverName?: string;
+  /** Tenants a query may name instead of `tenant`. */
+  tenants?: string[];
+  /** Grafana's own: hand the user's login on. */
+  oauthPassThru?: boolean;
+  /** Grafana's own: names of cookies to hand on. */
+  keepCookies?: string[];
+  /** Grafana's own: go through the proxy that Grafana is configured with. */
+  enableSecureSocksProxy?: boolean;
 }
 
 /** secureJsonData: goes in, never comes back out. Header values: httpHeaderValue1 … */
@@ -85,6 +93,45 @@ export interface SqlFunction {
   name: string;
   description: string;
   syntax: string;
+}
+
+/** A part of a text and what comes in its place; `from` and `to` count UTF-16 units, as strings here do. */
+export interface Edit {
+  from: number;
+  to: number;
+  text: string;
+}
+
+/** Something wrong with SQL text, as `POST check` answers it. */
+export interface Problem {
+  from: number;
+  to: number;
+  message: string;
+  /** Texts that may stand there instead. */
+  instead: string[];
+}
+
+/** Something that would be better; `label` names the click that makes it so, in the SQL or in the builder. */
+export interface Hint {
+  message: string;
+  label?: string;
+  edits?: Edit[];
+  builder?: Builder;
+}
+
+export interface Check {
+  problems: Problem[];
+  hints: Hint[];
+  /** What the query does, a step a line. */
+  explanation: string[];
+  /** SQL without a condition on the time: the range on the screen bounds nothing. */
+  readsAllTimes: boolean;
+}
+
+/** How much a time range holds. */
+export interface Estimate {
+  lines: number;
+  bytes: number;
 }
 
 /** What a template variable asks the store for. */

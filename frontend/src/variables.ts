@@ -7,7 +7,7 @@
 import { ScopedVars, TypedVariableModel } from '@grafana/data';
 import { TemplateSrv } from '@grafana/runtime';
 
-import { Filter, FilterOp, isCompleteFilter, QueryModel, Search } from './model';
+import { Builder, Filter, FilterOp, isCompleteFilter, QueryModel, Search } from './model';
 
 export type Templates = Pick<TemplateSrv, 'replace' | 'getVariables'>;
 
@@ -45,13 +45,25 @@ export function quoteIdentifier(name: string): string {
 
 /** SQL text with its variables in place; macros stay for the backend. */
 export function interpolateSql(sql: string, scopedVars: ScopedVars, templates: Templates): string {
+  return interpolateWithPlaces(sql, scopedVars, templates).sql;
+}
+
+/** SQL text with its variables in place, and the way back from a place in it to the text as typed. */
+export interface Interpolated {
+  sql: string;
+  /** Where `at` stood; inside a replacement, the end of the variable or else its start. */
+  typed: (at: number, side: 'start' | 'end') => number;
+}
+
+export function interpolateWithPlaces(sql: string, scopedVars: ScopedVars, templates: Templates): Interpolated {
+  const replaced: Replaced[] = [];
   let place: Place = 'outside';
   let result = '';
   let at = 0;
   for (;;) {
     const token = nextToken(sql, at, place);
     if (!token) {
-      return result + sql.slice(at);
+      return { sql: result + sql.slice(at), typed: (to, side) => placeBefore(replaced, to, side) };
     }
     result += sql.slice(at, token.index);
     at = token.index + token.text.length;
@@ -59,11 +71,32 @@ export function interpolateSql(sql: string, scopedVars: ScopedVars, templates: T
       place = place === 'outside' ? (token.text === "'" ? 'literal' : 'identifier') : 'outside';
       result += token.text;
     } else if (/^[$[]/.test(token.text)) {
-      result += replaceReference(token.text, place, result, scopedVars, templates);
+      const value = replaceReference(token.text, place, result, scopedVars, templates);
+      replaced.push({ typed: [token.index, at], sent: [result.length, result.length + value.length] });
+      result += value;
     } else {
       result += token.text;
     }
   }
+}
+
+interface Replaced {
+  typed: [number, number];
+  sent: [number, number];
+}
+
+function placeBefore(replaced: Replaced[], at: number, side: 'start' | 'end'): number {
+  let shift = 0;
+  for (const { typed, sent } of replaced) {
+    if (at <= sent[0]) {
+      break;
+    }
+    if (at < sent[1]) {
+      return typed[side === 'start' ? 0 : 1];
+    }
+    shift = typed[1] - sent[1];
+  }
+  return at + shift;
 }
 
 function nextToken(sql: string, from: number, place: Place): { text: string; index: number } | undefined {
@@ -146,6 +179,22 @@ export function interpolateModel(model: QueryModel, scopedVars: ScopedVars, temp
     interpolated.filters = interpolateFilters(model.filters, scopedVars, templates);
   }
   return model.widen === undefined ? interpolated : { ...interpolated, widen: one(model.widen) };
+}
+
+/** A builder for SQL text: what may become several values is asked for as a list, for text has no rule for it. */
+export function withLists(builder: Builder, templates: Templates): Builder {
+  const isMany = (text: string) => {
+    const variable = templates.getVariables().find((known) => known.name === soleName(text));
+    return (
+      variable !== undefined &&
+      (('multi' in variable && variable.multi) || ('includeAll' in variable && variable.includeAll))
+    );
+  };
+  const filters = builder.filters.map((filter): Filter => {
+    const list = filter.op === '=' ? 'in' : filter.op === '!=' ? '!in' : undefined;
+    return list && isMany(filter.value) ? { ...filter, op: list, value: '', values: [filter.value] } : filter;
+  });
+  return { ...builder, filters };
 }
 
 export function interpolateFilters(filters: Filter[], scopedVars: ScopedVars, templates: Templates): Filter[] {
@@ -245,9 +294,14 @@ function valuesOf(reference: string, scopedVars: ScopedVars, templates: Template
   return captured === undefined || captured.length === 0 ? [replaced] : captured;
 }
 
+/** The name of the variable that the text is, and nothing else. */
+function soleName(text: string): string | undefined {
+  return /^(?:\$(\w+)|\$\{(\w+)\}|\[\[(\w+)\]\])$/.exec(text)?.slice(1).find(Boolean);
+}
+
 /** Whether the text is one variable and nothing else, and that variable says "All" without a text of its own for it. */
 function isAll(text: string, scopedVars: ScopedVars, templates: Templates): boolean {
-  const name = /^(?:\$(\w+)|\$\{(\w+)\}|\[\[(\w+)\]\])$/.exec(text)?.slice(1).find(Boolean);
+  const name = soleName(text);
   if (name === undefined || name in scopedVars) {
     return false;
   }

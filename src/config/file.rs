@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::listen::{Listen, Tls};
+use crate::pipeline::settings::Pipeline;
+
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -15,8 +18,14 @@ pub struct File {
     pub memory_max: Share,
     /// `[[retention]]`
     pub retention: Vec<Retention>,
+    /// `[[pipeline]]`
+    pub pipeline: Vec<Pipeline>,
     /// `[server]`
     pub server: Server,
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[limits]`
+    pub limits: Limits,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[storage]`
@@ -43,6 +52,11 @@ pub struct Server {
     pub in_flight_bytes_max: Share,
     /// Requests served at once.
     pub requests_max: usize,
+    /// Connections of the HTTP port.
+    pub connections_max: usize,
+    /// Time for the head of a request to arrive.
+    #[serde(with = "duration")]
+    pub head_timeout: Duration,
     /// Time for a body to arrive.
     #[serde(with = "duration")]
     pub body_timeout: Duration,
@@ -51,6 +65,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// `[server.auth]`
     pub auth: Auth,
+    /// `[server.tls]`
+    pub tls: Tls,
 }
 
 /// `[server.auth]`: who may come in.
@@ -74,6 +90,18 @@ impl std::fmt::Debug for Auth {
             .field("users", &self.users.keys())
             .finish()
     }
+}
+
+/// `[limits]`: how fast each tenant may send.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes after decompression; 0: no limit.
+    #[serde(with = "size")]
+    pub bytes_per_second: usize,
+    /// Bytes that may come at once after a while of silence.
+    #[serde(with = "size")]
+    pub burst_bytes: usize,
 }
 
 /// `[ingest]`: limits of lines and fields, and the names that are recognised.

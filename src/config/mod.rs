@@ -1,5 +1,5 @@
 //! Settings in two steps: typed ([`file`], what was written) → validated ([`Config`], what is in force).
-//! It knows no other module: `server` hands each part its share.
+//! It knows no other module but how pipelines are typed: `server` hands each part its share.
 //!
 //! Invariant: a [`Config`] was checked as a whole; no setting is read from anywhere else.
 
@@ -10,10 +10,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::pipeline::settings::Pipeline;
+
 mod file;
+mod listen;
 mod memory;
 
-pub use file::{Auth, File, Ingest, Log, LogFormat, Query, QuotaOrder, Retention, Server, Share, Storage};
+pub use file::{Auth, File, Ingest, Limits, Log, LogFormat, Query, QuotaOrder, Retention, Server, Share, Storage};
+pub use listen::{Forward, Gelf, Listen, Syslog, Tls};
 
 /// The documented defaults, as a file that can be edited.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -90,12 +94,18 @@ pub struct Config {
     pub memory_max: usize,
     /// Ports and limits of requests; tokens of `tokens_file` are among `auth.tokens`.
     pub server: Server,
+    /// Sockets beside the two ports.
+    pub listen: Listen,
+    /// How fast each tenant may send.
+    pub limits: Limits,
     /// Limits of lines and fields, names that are recognised.
     pub ingest: Ingest,
     /// Where and when to keep.
     pub storage: Storage,
     /// What is kept for how long; the matches are not read yet.
     pub retention: Vec<Retention>,
+    /// What is done to lines before they are decoded; not compiled yet.
+    pub pipeline: Vec<Pipeline>,
     /// Limits of queries; `threads` is at least 1.
     pub query: Query,
     /// Own logs.
@@ -129,10 +139,15 @@ impl Config {
         let mut server = self.server.clone();
         server.auth.tokens.iter_mut().for_each(|token| *token = "***".to_owned());
         server.auth.users.values_mut().for_each(|password| *password = "***".to_owned());
+        let mut listen = self.listen.clone();
+        listen.mask();
         let file = File {
             memory_max: Share::Bytes(self.memory_max),
             retention: self.retention.clone(),
+            pipeline: self.pipeline.clone(),
             server,
+            listen,
+            limits: self.limits.clone(),
             ingest: self.ingest.clone(),
             storage: self.storage.clone(),
             query: self.query.clone(),
@@ -285,10 +300,14 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         return Err(setting("server.grpc", format!("'{}' is also server.http; they are two ports", server.grpc)));
     }
     check_auth(&mut server.auth)?;
+    listen::check_server_tls(&server.tls)?;
+    typed.listen.check()?;
     let positive = [
         ("server.body_bytes_max", server.body_bytes_max.bytes()),
         ("server.decompressed_bytes_max", server.decompressed_bytes_max.bytes()),
         ("server.requests_max", server.requests_max),
+        ("server.connections_max", server.connections_max),
+        ("limits.burst_bytes", typed.limits.burst_bytes),
         ("ingest.line_bytes_max", typed.ingest.line_bytes_max),
         ("ingest.batch_bytes_max", typed.ingest.batch_bytes_max.bytes()),
         ("storage.flush_bytes_max", typed.storage.flush_bytes_max.bytes()),
@@ -321,6 +340,9 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         return Err(setting("storage.data_dir", "must name a directory"));
     }
     check_object_store(&typed.storage)?;
+    if server.head_timeout.is_zero() {
+        return Err(setting("server.head_timeout", "must be more than 0"));
+    }
     if typed.query.timeout_max.is_zero() {
         return Err(setting("query.timeout_max", "must be more than 0"));
     }
@@ -331,8 +353,8 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         typed.query.threads = std::thread::available_parallelism().map_or(1, usize::from);
     }
     memory::check_sum(&typed, memory_max)?;
-    let File { retention, server, ingest, storage, query, log, .. } = typed;
-    Ok(Config { memory_max, server, ingest, storage, retention, query, log })
+    let File { retention, pipeline, server, listen, limits, ingest, storage, query, log, .. } = typed;
+    Ok(Config { memory_max, server, listen, limits, ingest, storage, retention, pipeline, query, log })
 }
 
 fn check_object_store(storage: &Storage) -> Result<(), Error> {
@@ -494,6 +516,13 @@ mod tests {
                 "setting 'memory_max': 1GiB has no room for query.memory_bytes_max = 900MiB beside the other parts",
             ),
             ("[server.auth]\ntokens = [\"a b\"]\n", "setting 'server.auth.tokens'"),
+            ("[server.tls]\ncert = \"a.pem\"\n", "setting 'server.tls.key': a certificate needs its key"),
+            ("[listen.tls]\nclient_ca = \"a.pem\"\n", "setting 'listen.tls.client_ca': needs a certificate"),
+            ("[listen.syslog]\nudpp = \":514\"\n", ":2: unknown setting 'udpp'; did you mean 'udp'?"),
+            ("[listen.syslog]\nudp = \"514\"\n", "setting 'listen.syslog.udp': '514' is not an address"),
+            ("[listen.gelf]\ntls = \":12201\"\n", "setting 'listen.gelf.tls': needs listen.tls.cert"),
+            ("[listen.forward.users]\na = \"b\"\n", "setting 'listen.forward.users': needs listen.forward.shared_key"),
+            ("[listen]\ngather_max = \"2s\"\n", "setting 'listen.gather_max': must be at most 1s"),
             ("[server.auth.users]\ngrafana = \"\"\n", "user 'grafana' has no password"),
             ("[server.auth]\ntokens_file = \"/does/not/exist\"\n", "cannot read '/does/not/exist'"),
         ];

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::columns::Slot;
 use super::json;
 use super::outer::{Outer, is_id};
-use super::token::{Syntax, Value, number, number_length};
+use super::token::{Part, Syntax, Token, Value, number, number_length};
 use crate::record::Level;
 use crate::record::number as numbers;
 use crate::record::quote::{Quote, unescape_json, unescape_python};
@@ -39,6 +39,10 @@ pub(super) enum Want {
     },
     /// A JSON array.
     Array,
+    /// A part of a text line, whose end the scanner of its format tells.
+    Part(Part),
+    /// A text that is made of others; it stands nowhere of its own.
+    Echo,
     /// A time in this style; the syntax is absent for a number.
     Time(Option<Syntax>, time::Style),
 }
@@ -48,7 +52,7 @@ impl Want {
     pub fn kind(self) -> Kind {
         match self {
             Want::Quoted(_, quote) => Kind::Text(quote),
-            Want::Bare { .. } | Want::Array => Kind::Text(Quote::Verbatim),
+            Want::Bare { .. } | Want::Array | Want::Part(_) | Want::Echo => Kind::Text(Quote::Verbatim),
             Want::Integer => Kind::Number(numbers::Style::Js),
             Want::Float(style) => Kind::Number(style),
             Want::Boolean { python: false } => Kind::Boolean,
@@ -69,6 +73,8 @@ pub(super) enum Check {
     Id,
     /// The time of the row.
     Time,
+    /// The time of the row, in a style that is not written again.
+    TimeText,
     /// No time, or a time that the protocol's own overrules.
     NoTime,
     /// The time that the protocol gave.
@@ -79,6 +85,12 @@ pub(super) enum Check {
     LevelOther,
     /// A word that is no level.
     NoLevel,
+    /// A text that may tell the level somewhere.
+    LevelWithin,
+    /// A syslog priority, which tells the level.
+    Priority,
+    /// What stands only in lines whose level is left out when it is "information" (Serilog).
+    LevelInfo,
     /// The level that the protocol gave, spelled as we spell it.
     LevelIs,
     /// The service that the protocol gave.
@@ -151,39 +163,45 @@ pub(super) struct Context<'a> {
     pub given_ns: Option<i64>,
     /// Times after this one are not believed.
     pub latest_ns: i64,
+    /// Whether the line has control characters.
+    pub controls: bool,
 }
 
 /// Small counts are no times: 100,000,000 seconds are in 1973.
 const EPOCH_LEAST_NS: i64 = 100_000_000_000_000_000;
 
-/// Reads a value as a time.
-pub(super) fn time_of(text: &str, value: PlacedValue) -> Option<(i64, Option<time::Style>)> {
-    let first = text.as_bytes().first()?;
-    if !first.is_ascii_alphanumeric() || matches!(value, PlacedValue::Boolean(_)) {
-        return None;
-    }
-    let (ns, style) = time::parse(text.as_bytes())?;
-    let counted = !matches!(style, Some(time::Style::Calendar(_)))
-        && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    (!counted || ns >= EPOCH_LEAST_NS).then_some((ns, style))
-}
-
 impl Context<'_> {
+    /// Reads a value as a time; one without a year is in the last twelve months.
+    pub fn time_of(&self, text: &str, value: PlacedValue) -> Option<(i64, Option<time::Style>)> {
+        let first = text.as_bytes().first()?;
+        if !first.is_ascii_alphanumeric() || matches!(value, PlacedValue::Boolean(_)) {
+            return None;
+        }
+        // First, as it is cheap to see that it is none, and dear for the formats that are seen now and then.
+        if let Some(ns) = time::parse_without_year(text.as_bytes(), self.latest_ns) {
+            return Some((ns, None));
+        }
+        let (ns, style) = time::parse(text.as_bytes())?;
+        let counted = !matches!(style, Some(time::Style::Calendar(_) | time::Style::Clf(_)))
+            && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        (!counted || ns >= EPOCH_LEAST_NS).then_some((ns, style))
+    }
+
     /// Whether `text` passes the check; sets what it says of the row.
     pub fn passes(&self, check: Check, text: &str, value: PlacedValue, row: &mut Row) -> bool {
         match check {
             Check::None => true,
             Check::Service => !text.is_empty(),
             Check::Id => is_id(text),
-            Check::Time => match time_of(text, value) {
-                Some((ns, _)) if ns <= self.latest_ns => {
+            Check::Time | Check::TimeText => match self.time_of(text, value) {
+                Some((ns, style)) if ns <= self.latest_ns && (check == Check::Time || style.is_none()) => {
                     row.time = Some(ns);
                     true
                 }
                 _ => false,
             },
-            Check::NoTime => time_of(text, value).is_none(),
-            Check::TimeIs => time_of(text, value).map(|(ns, _)| ns) == self.given_ns,
+            Check::NoTime => self.time_of(text, value).is_none(),
+            Check::TimeIs => self.time_of(text, value).map(|(ns, _)| ns) == self.given_ns,
             Check::LevelPlain => {
                 row.level = Level::parse(text.as_bytes()).filter(|level| level.as_str() == text);
                 row.level.is_some()
@@ -193,6 +211,18 @@ impl Context<'_> {
                 row.level.is_some()
             }
             Check::NoLevel => level_of(text, value).is_none(),
+            Check::LevelWithin => {
+                row.level = Level::find_in_text(text.as_bytes());
+                true
+            }
+            Check::LevelInfo => {
+                row.level = Some(Level::Info);
+                true
+            }
+            Check::Priority => {
+                row.level = priority_level(value);
+                true
+            }
             Check::LevelIs => self.outer.level().is_some_and(|level| level.as_str() == text),
             Check::ServiceIs => self.outer.service() == Some(text),
             Check::TraceIdIs => self.outer.trace_id() == Some(text),
@@ -207,6 +237,14 @@ pub(super) fn level_of(text: &str, value: PlacedValue) -> Option<Level> {
         PlacedValue::Text => Level::parse(text.as_bytes()),
         PlacedValue::Integer(number) => Level::from_pino(number),
         PlacedValue::Float(_) | PlacedValue::Boolean(_) => None,
+    }
+}
+
+/// The level that a syslog priority tells (RFC 5424 §6.2.1).
+pub(super) fn priority_level(value: PlacedValue) -> Option<Level> {
+    match value {
+        PlacedValue::Integer(number) => Level::from_syslog(number & 7),
+        _ => None,
     }
 }
 
@@ -270,23 +308,24 @@ impl Forms {
         }
     }
 
-    /// Reads the line if its form is known, placing its values in `row`; gives the shape. `line` has no control characters.
-    pub fn read(&mut self, root: u32, line: &str, context: &Context<'_>, row: &mut Row) -> Option<u32> {
+    /// Reads a line if its form is known, placing its values in `row`; gives the shape.
+    pub fn read(&mut self, root: u32, line: Line<'_>, row: &mut Row) -> Option<u32> {
         let mut tries = TRIES_MAX;
-        self.descend(root as usize, line, 0, context, row, &mut tries)
+        self.descend(root as usize, (0, 0), line, row, &mut tries)
     }
 
     fn descend(
         &mut self,
         node: usize,
-        line: &str,
-        at: usize,
-        context: &Context<'_>,
+        (at, depth): (usize, usize),
+        line: Line<'_>,
         row: &mut Row,
         tries: &mut usize,
     ) -> Option<u32> {
-        let rest = &line.as_bytes()[at..];
-        if let Some((_, shape)) = self.nodes[node].ends.iter().find(|(tail, _)| tail.as_bytes() == rest) {
+        let rest = &line.text.as_bytes()[at..];
+        if depth >= line.guide.len()
+            && let Some((_, shape)) = self.nodes[node].ends.iter().find(|(tail, _)| tail.as_bytes() == rest)
+        {
             return Some(*shape);
         }
         for index in 0..self.nodes[node].edges.len() {
@@ -297,8 +336,13 @@ impl Forms {
             }
             let child = edge.child as usize;
             let before = (row.placed.len(), row.scratch.len(), row.time, row.level);
-            if let Some(next) = take(edge, line, at + edge.literal.len(), context, row)
-                && let Some(shape) = self.descend(child, line, next, context, row, tries)
+            let start = at + edge.literal.len();
+            let next = match line.guide.get(depth) {
+                Some(token) => take_part(edge, line, start, token, row),
+                None => take(edge, line, start, row),
+            };
+            if let Some(next) = next
+                && let Some(shape) = self.descend(child, (next, depth + 1), line, row, tries)
             {
                 // The next line is most likely like this one.
                 self.nodes[node].edges.swap(0, index);
@@ -312,17 +356,79 @@ impl Forms {
     }
 }
 
+/// A line that is being read.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'a> {
+    pub text: &'a str,
+    /// Its first values, where a scanner of heads ([`super::heads`]) found them already.
+    pub guide: &'a [Token],
+    pub context: &'a Context<'a>,
+}
+
+/// Places the value of `token`, if it is what the edge wants; gives where it ends.
+fn take_part(edge: &Edge, line: Line<'_>, start: usize, token: &Token, row: &mut Row) -> Option<usize> {
+    let inner = token.inner();
+    if inner.start != start && token.value != Value::Echo {
+        return None;
+    }
+    let piece = Piece::Line(inner.start as u32, inner.end as u32);
+    let value = match (edge.want, token.value) {
+        (Want::Part(wanted), Value::Text { syntax: Syntax::Part(part), .. }) if wanted == part => PlacedValue::Text,
+        (Want::Time(Some(Syntax::Part(_)), style), Value::Text { syntax: Syntax::Part(Part::Time), .. }) => {
+            return take_time(edge, &line.text[inner.clone()], style, line.context, row).then_some(inner.end);
+        }
+        (Want::Integer, Value::Integer(value)) => PlacedValue::Integer(value),
+        (Want::Quoted(..), Value::Text { syntax: Syntax::Double, .. }) => {
+            return take(edge, line, start, row).filter(|end| *end == inner.end);
+        }
+        (Want::Echo, Value::Echo) => return place(edge, line, (PlacedValue::Text, piece), row).then_some(start),
+        _ => return None,
+    };
+    place(edge, line, (value, piece), row).then_some(inner.end)
+}
+
+/// Takes `text` as the time of the row if it is written in `style`.
+fn take_time(edge: &Edge, text: &str, style: time::Style, context: &Context<'_>, row: &mut Row) -> bool {
+    let Some(ns) = time::parse_as(text.as_bytes(), style) else { return false };
+    let counted = !matches!(style, time::Style::Calendar(_) | time::Style::Clf(_));
+    let believed = match edge.place.check {
+        Check::TimeIs => context.given_ns == Some(ns),
+        _ => ns <= context.latest_ns,
+    };
+    row.time = Some(ns);
+    believed && (!counted || ns >= EPOCH_LEAST_NS)
+}
+
+/// Checks a value and places it.
+fn place(edge: &Edge, line: Line<'_>, (value, piece): (PlacedValue, Piece), row: &mut Row) -> bool {
+    let Place { slot, check } = edge.place;
+    if check != Check::None {
+        let scratch = std::mem::take(&mut row.scratch);
+        let text = match piece {
+            Piece::Line(start, end) => &line.text[start as usize..end as usize],
+            Piece::Scratch(start, end) => &scratch[start as usize..end as usize],
+        };
+        let passes = line.context.passes(check, text, value, row);
+        row.scratch = scratch;
+        if !passes {
+            return false;
+        }
+    }
+    row.placed.extend(slot.map(|slot| Placed { slot, value, piece }));
+    true
+}
+
 /// Reads the edge's value at `start`, where its characters (not its quotes) begin, and places it; gives where it ends.
-fn take(edge: &Edge, line: &str, start: usize, context: &Context<'_>, row: &mut Row) -> Option<usize> {
-    let bytes = line.as_bytes();
+fn take(edge: &Edge, line: Line<'_>, start: usize, row: &mut Row) -> Option<usize> {
+    let (text, bytes) = (line.text, line.text.as_bytes());
     let (end, value, piece) = match edge.want {
         Want::Quoted(syntax, quote) => {
             let (end, piece) = take_quoted(line, start, syntax, quote, row)?;
             (end, PlacedValue::Text, piece)
         }
         Want::Bare { typed } => {
-            let end = start + bytes[start..].iter().take_while(|byte| **byte != b' ').count();
-            let plain = !typed || matches!(super::pairs::bare_value(&line[start..end]), Some(Value::Text { .. }));
+            let end = start + bytes[start..].iter().take_while(|byte| **byte > b' ').count();
+            let plain = !typed || matches!(super::pairs::bare_value(&text[start..end]), Some(Value::Text { .. }));
             // What starts with a quote or a bracket is no bare value.
             if !plain || matches!(bytes.get(start), Some(b'"' | b'\'' | b'[' | b'{' | b'(')) {
                 return None;
@@ -331,7 +437,7 @@ fn take(edge: &Edge, line: &str, start: usize, context: &Context<'_>, row: &mut 
         }
         Want::Integer | Want::Float(_) => {
             let end = start + number_length(&bytes[start..])?;
-            let spelling = &line[start..end];
+            let spelling = &text[start..end];
             let value = match (number(spelling), edge.want) {
                 (Value::Integer(value), Want::Integer) => PlacedValue::Integer(value),
                 (Value::Float(value), Want::Float(style)) if numbers::fits(value, style, spelling.as_bytes()) => {
@@ -352,7 +458,7 @@ fn take(edge: &Edge, line: &str, start: usize, context: &Context<'_>, row: &mut 
             (end, PlacedValue::Boolean(value), Piece::Line(start as u32, end as u32))
         }
         Want::Array => {
-            let end = (bytes.get(start) == Some(&b'[')).then(|| json::skip_value(line, start).ok())??;
+            let end = (bytes.get(start) == Some(&b'[')).then(|| json::skip_value(text, start).ok())??;
             (end, PlacedValue::Text, Piece::Line(start as u32, end as u32))
         }
         Want::Time(syntax, style) => {
@@ -360,44 +466,26 @@ fn take(edge: &Edge, line: &str, start: usize, context: &Context<'_>, row: &mut 
             let length = match syntax {
                 Some(Syntax::Single) => memchr::memchr(b'\'', rest)?,
                 Some(Syntax::Json | Syntax::Double) => memchr::memchr(b'"', rest)?,
-                Some(Syntax::Bare) => memchr::memchr(b' ', rest).unwrap_or(rest.len()),
+                Some(Syntax::Bare) => rest.iter().position(|byte| *byte <= b' ').unwrap_or(rest.len()),
+                Some(Syntax::Part(_)) => return None,
                 None => number_length(rest)?,
             };
-            let text = rest.get(..length)?;
-            let ns = time::parse_as(text, style)?;
-            let counted = !matches!(style, time::Style::Calendar(_));
-            let believed = match edge.place.check {
-                Check::TimeIs => context.given_ns == Some(ns),
-                _ => ns <= context.latest_ns,
-            };
-            if !believed || counted && ns < EPOCH_LEAST_NS {
-                return None;
-            }
-            row.time = Some(ns);
-            return Some(start + length);
+            let end = start + length;
+            return take_time(edge, text.get(start..end)?, style, line.context, row).then_some(end);
         }
+        Want::Part(_) | Want::Echo => return None,
     };
-    let scratch = std::mem::take(&mut row.scratch);
-    let text = match piece {
-        Piece::Line(start, end) => &line[start as usize..end as usize],
-        Piece::Scratch(start, end) => &scratch[start as usize..end as usize],
-    };
-    let passes = edge.place.check == Check::None || context.passes(edge.place.check, text, value, row);
-    row.scratch = scratch;
-    if !passes {
-        return None;
-    }
-    if let Some(slot) = edge.place.slot {
-        row.placed.push(Placed { slot, value, piece });
-    }
-    Some(end)
+    place(edge, line, (value, piece), row).then_some(end)
 }
 
 /// Reads a quoted text whose characters begin at `start`; `None` when it would not be written again as it came.
-fn take_quoted(line: &str, start: usize, syntax: Syntax, quote: Quote, row: &mut Row) -> Option<(usize, Piece)> {
-    let bytes = line.as_bytes();
+fn take_quoted(line: Line<'_>, start: usize, syntax: Syntax, quote: Quote, row: &mut Row) -> Option<(usize, Piece)> {
+    let bytes = line.text.as_bytes();
     let mark = if syntax == Syntax::Single { b'\'' } else { b'"' };
     let mut end = start + memchr::memchr2(mark, b'\\', &bytes[start..])?;
+    if line.context.controls && bytes[start..end].iter().any(|byte| *byte < 0x20) {
+        return None;
+    }
     if bytes[end] == mark && quote.leaves(&bytes[start..end]) {
         return Some((end, Piece::Line(start as u32, end as u32)));
     }
@@ -405,7 +493,7 @@ fn take_quoted(line: &str, start: usize, syntax: Syntax, quote: Quote, row: &mut
         let from = end + 2;
         end = from + memchr::memchr2(mark, b'\\', bytes.get(from..)?)?;
     }
-    let raw = line.get(start..end)?;
+    let raw = line.text.get(start..end)?;
     let text_start = row.scratch.len();
     if !unescape(raw, quote, &mut row.scratch) {
         return None;

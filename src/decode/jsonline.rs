@@ -2,6 +2,7 @@
 //!
 //! Invariant: a line ends at `\n` or `\r\n`, which are no part of it; blank lines are no records, but count as places.
 
+use super::columns::Cell;
 use super::json::skip_value;
 use super::records::Records;
 use super::{Decoded, Error, Options};
@@ -20,18 +21,26 @@ pub fn lines(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Err
     Ok(records.finish())
 }
 
-/// Decodes text lines of any format: each is parsed where its format is known, else kept as plain text.
-/// **Errors**: when the whole grows too large.
-pub fn text(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Error> {
+/// As [`text`], with labels around each line.
+pub fn labelled(body: &[u8], labels: &[(String, String)], options: &Options, now_ns: i64) -> Result<Decoded, Error> {
     let mut records = Records::new(options, now_ns);
+    records.outer(|outer, naming| {
+        labels.iter().for_each(|(name, value)| outer.push(name, Cell::Text(value), naming));
+    });
     for (line, place) in split(without_mark(body)) {
         records.line(line, None, place)?;
     }
     Ok(records.finish())
 }
 
+/// Decodes text lines of any format: each is parsed where its format is known, else kept as plain text.
+/// **Errors**: when the whole grows too large.
+pub fn text(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Error> {
+    labelled(body, &[], options, now_ns)
+}
+
 /// The lines that are not blank, with their numbers from 1.
-fn split(body: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+pub(super) fn split(body: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     let mut rest = Some(body).filter(|body| !body.is_empty());
     let next = move || {
         let body = rest?;

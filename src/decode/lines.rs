@@ -3,11 +3,15 @@
 //!
 //! Invariant: a shape is given only when every value, written again as its placeholder says, is what stood in the line.
 
+use std::ops::Range;
+
 use super::columns::{Slot, slot};
-use super::forms::{Check, Context, Piece, Place, Placed, PlacedValue, Row, Step, Want, level_of, time_of, unescape};
+use super::forms::{
+    Check, Context, Piece, Place, Placed, PlacedValue, Row, Step, Want, level_of, priority_level, unescape,
+};
 use super::names::{RANK_HINT, Recognised, Role, in_overflow, is_reserved};
 use super::outer::{Naming, Outer, TAKEN_SUFFIX, is_id};
-use super::token::{Syntax, Token, Tokens, Value};
+use super::token::{Part, Syntax, Token, Tokens, Value};
 use crate::record::quote::Quote;
 use crate::record::shape::{Kind, Rendering, can_hold, write_placeholder};
 use crate::record::{Level, column, number, overflow, time};
@@ -39,9 +43,18 @@ impl Draft {
         self.learnable = true;
     }
 
-    fn literal(&mut self, text: &str, wrapper: Option<Quote>) {
+    /// Appends `range` of `text`, quoted as far as it stands in the wrapper.
+    fn literal(&mut self, text: &str, range: Range<usize>, wrapper: Option<&Wrapper>) {
+        let Some(Wrapper { inner, quote }) = wrapper else { return self.plain_literal(&text[range], None) };
+        let (from, to) = (inner.start.clamp(range.start, range.end), inner.end.clamp(range.start, range.end));
+        self.plain_literal(&text[range.start..from], None);
+        self.plain_literal(&text[from..to], Some(*quote));
+        self.plain_literal(&text[to..range.end], None);
+    }
+
+    fn plain_literal(&mut self, text: &str, quote: Option<Quote>) {
         self.exact &= can_hold(text) && self.shape.len() + text.len() <= SHAPE_BYTES_MAX;
-        match wrapper {
+        match quote {
             _ if !self.exact => {}
             None => self.shape.push_str(text),
             Some(quote) => {
@@ -59,6 +72,13 @@ impl Draft {
             write_placeholder(Rendering { kind, wrapper }, column, &mut self.shape);
         }
     }
+}
+
+/// The part of a line that stood inside a string of the received one (Docker's wrapper), and how that string is quoted.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Wrapper {
+    pub inner: Range<usize>,
+    pub quote: Quote,
 }
 
 /// What becomes of a value.
@@ -94,6 +114,20 @@ struct Candidate<'a> {
     /// Written with escapes, or a list: never a time, a level or an id.
     escaped: bool,
     recognised: Option<Recognised>,
+    /// How the value tells the level of a line that has none.
+    tells_level: Option<Check>,
+}
+
+/// What names tell only beside others: the service in bunyan's lines, the level that Serilog leaves out.
+fn recognise_together(candidates: &mut [Candidate<'_>]) {
+    let has = |name: &str| candidates.iter().any(|candidate| candidate.name == name);
+    if has("v") && has("name") && has("hostname") && has("pid") {
+        let name = candidates.iter_mut().find(|candidate| candidate.name == "name");
+        name.into_iter().for_each(|name| name.recognised = Some(Recognised { role: Role::Service, rank: RANK_HINT }));
+    } else if has("@t") && (has("@mt") || has("@m")) {
+        let messages = candidates.iter_mut().filter(|candidate| matches!(candidate.name, "@mt" | "@m"));
+        messages.for_each(|message| message.tells_level = Some(Check::LevelInfo));
+    }
 }
 
 /// The best candidates of a line, by role.
@@ -104,7 +138,7 @@ fn placed_value(value: Value) -> PlacedValue {
         Value::Integer(value) => PlacedValue::Integer(value),
         Value::Float(value) => PlacedValue::Float(value),
         Value::Boolean { value, .. } => PlacedValue::Boolean(value),
-        Value::Text { .. } | Value::Verbatim => PlacedValue::Text,
+        Value::Text { .. } | Value::Verbatim | Value::Echo => PlacedValue::Text,
     }
 }
 
@@ -142,19 +176,50 @@ impl Workshop<'_> {
 
     /// Decides on all values of a line.
     pub fn decide(&mut self, text: &str, tokens: &Tokens) -> Vec<Decision> {
-        let candidates: Vec<Candidate<'_>> =
+        let mut candidates: Vec<Candidate<'_>> =
             tokens.list.iter().map(|token| self.candidate(text, tokens, token)).collect();
-        let winners = self.winners(&candidates);
+        recognise_together(&mut candidates);
+        let mut winners = self.winners(&candidates);
+        if let Some(clock) = tokens.clock {
+            winners[Role::Timestamp as usize] = Some((clock, 0));
+        }
+        let has_level = self.context.outer.level().is_some() || winners[Role::Level as usize].is_some();
         let fields_max = self.naming.options.fields_per_line_max;
         candidates
             .iter()
             .enumerate()
             .map(|(index, candidate)| match candidate.recognised {
                 _ if index >= fields_max => Decision::Overflow,
-                Some(recognised) => self.decide_recognised(index, candidate, recognised, &winners),
+                None if tokens.priority == Some(index) && !has_level => {
+                    self.row.level = priority_level(candidate.value);
+                    self.field(candidate.name, Check::Priority)
+                }
+                Some(recognised) => {
+                    let decision = self.decide_recognised(index, candidate, recognised, &winners);
+                    match candidate.tells_level {
+                        Some(check) if !has_level && tokens.priority.is_none() => {
+                            self.level_besides(candidate, check, decision)
+                        }
+                        _ => decision,
+                    }
+                }
                 None => self.field(candidate.name, Check::None),
             })
             .collect()
+    }
+
+    /// The decision, where the value also tells the level.
+    fn level_besides(&mut self, candidate: &Candidate<'_>, check: Check, decision: Decision) -> Decision {
+        match decision {
+            Decision::Place(Place { slot, check: Check::None }) => {
+                self.row.level = match check {
+                    Check::LevelInfo => Some(Level::Info),
+                    _ => Level::find_in_text(candidate.text.as_bytes()),
+                };
+                Decision::Place(Place { slot, check })
+            }
+            other => other,
+        }
     }
 
     fn candidate<'t>(&self, text: &'t str, tokens: &'t Tokens, token: &Token) -> Candidate<'t> {
@@ -166,12 +231,14 @@ impl Workshop<'_> {
             Value::Verbatim => !written.starts_with(|first: char| first.is_ascii_digit()),
             _ => false,
         };
+        let is_text = token.value == Value::Text { syntax: Syntax::Part(Part::Message), escaped: false };
         Candidate {
             name,
             text: written,
             value: placed_value(token.value),
             escaped,
             recognised: self.naming.names.recognise(name),
+            tells_level: is_text.then_some(Check::LevelWithin),
         }
     }
 
@@ -182,7 +249,7 @@ impl Workshop<'_> {
             let Some(Recognised { role, rank }) = candidate.recognised else { continue };
             let text = !candidate.escaped;
             let will_do = match role {
-                Role::Timestamp => text && time_of(candidate.text, candidate.value).is_some(),
+                Role::Timestamp => text && self.context.time_of(candidate.text, candidate.value).is_some(),
                 Role::Level => text && level_of(candidate.text, candidate.value).is_some(),
                 Role::Service => !candidate.text.is_empty(),
                 Role::Message => true,
@@ -252,7 +319,7 @@ impl Workshop<'_> {
     }
 
     fn decide_time(&mut self, candidate: &Candidate<'_>, won: bool) -> Decision {
-        let time = if candidate.escaped { None } else { time_of(candidate.text, candidate.value) };
+        let time = if candidate.escaped { None } else { self.context.time_of(candidate.text, candidate.value) };
         let Some((ns, style)) = time else { return self.field(candidate.name, Check::NoTime) };
         match (self.context.given_ns, style) {
             _ if !won => self.field(candidate.name, Check::None),
@@ -268,9 +335,8 @@ impl Workshop<'_> {
                 Decision::Time(Check::Time, style)
             }
             (None, None) => {
-                self.draft.learnable = false;
                 self.row.time = Some(ns);
-                self.field(candidate.name, Check::None)
+                self.field(candidate.name, Check::TimeText)
             }
         }
     }
@@ -293,19 +359,13 @@ impl Workshop<'_> {
         }
     }
 
-    /// Writes the values of `range` into row and shape.
-    pub fn write(
-        &mut self,
-        text: &str,
-        tokens: &Tokens,
-        decisions: &[Decision],
-        range: std::ops::Range<usize>,
-        wrapper: Option<Quote>,
-    ) {
-        for (token, decision) in tokens.list[range.clone()].iter().zip(&decisions[range]) {
+    /// Writes the values into row and shape, and ends the line.
+    pub fn write(&mut self, text: &str, tokens: &Tokens, decisions: &[Decision], wrapper: Option<&Wrapper>) {
+        for (token, decision) in tokens.list.iter().zip(decisions) {
             let inner = token.inner();
             let (place, style) = match *decision {
                 Decision::Literal => continue,
+                Decision::Overflow if token.value == Value::Echo => continue,
                 Decision::Overflow => {
                     self.draft.exact = false;
                     overflow_field(text, tokens, token, &mut self.row.overflow);
@@ -314,10 +374,17 @@ impl Workshop<'_> {
                 Decision::Place(place) => (place, None),
                 Decision::Time(check, style) => (Place { slot: None, check }, Some(style)),
             };
+            if token.value == Value::Echo {
+                let piece = Piece::Line(inner.start as u32, inner.end as u32);
+                let placed = place.slot.map(|slot| Placed { slot, value: PlacedValue::Text, piece });
+                self.row.placed.extend(placed);
+                self.draft.steps.push(Step { literal: 0..0, want: Want::Echo, place });
+                continue;
+            }
             let literal = self.draft.done..inner.start;
-            self.draft.literal(&text[literal.clone()], wrapper);
+            self.draft.literal(text, literal.clone(), wrapper);
             self.draft.done = inner.end;
-            let (want, value, piece) = self.spell(text, token, place, style, wrapper.is_some());
+            let (want, value, piece) = self.spell(text, token, place, style);
             if let Some(slot) = place.slot {
                 self.row.placed.push(Placed { slot, value, piece });
             }
@@ -333,9 +400,12 @@ impl Workshop<'_> {
                 self.draft.exact = false;
                 continue;
             };
-            self.draft.value(want.kind(), column, wrapper);
+            let quote =
+                wrapper.filter(|wrapper| wrapper.inner.contains(&inner.start) || wrapper.inner.end == inner.end);
+            self.draft.value(want.kind(), column, quote.map(|wrapper| wrapper.quote));
             self.draft.steps.push(Step { literal, want, place });
         }
+        self.draft.literal(text, self.draft.done..text.len(), wrapper);
     }
 
     /// How the value is spelled, if it can be written again, and the value itself.
@@ -345,14 +415,10 @@ impl Workshop<'_> {
         token: &Token,
         place: Place,
         style: Option<time::Style>,
-        copied: bool,
     ) -> (Option<Want>, PlacedValue, Piece) {
         let inner = token.inner();
         let spelling = &text[inner.clone()];
         let mut piece = Piece::Line(inner.start as u32, inner.end as u32);
-        if copied {
-            piece = self.scratch(spelling);
-        }
         let syntax = match token.value {
             Value::Text { syntax, .. } => Some(syntax),
             _ => None,
@@ -360,7 +426,11 @@ impl Workshop<'_> {
         if let Some(style) = style {
             return (Some(Want::Time(syntax, style)), PlacedValue::Text, piece);
         }
-        let bare = text.as_bytes().get(token.start as usize - 1) == Some(&b'=');
+        if let Some(Syntax::Part(part)) = syntax {
+            return (Some(Want::Part(part)), PlacedValue::Text, piece);
+        }
+        let before = inner.start.checked_sub(1).and_then(|before| text.as_bytes().get(before));
+        let bare = before == Some(&b'=');
         if bare
             && place.slot.is_some_and(|slot| slot < slot::FIELDS)
             && syntax.is_none_or(|syntax| syntax == Syntax::Bare)
@@ -380,18 +450,13 @@ impl Workshop<'_> {
             Value::Integer(_) => Some(Want::Integer),
             Value::Float(value) => number::style_of(spelling, value).map(Want::Float),
             Value::Boolean { python, .. } => Some(Want::Boolean { python }),
+            Value::Echo => Some(Want::Echo),
             Value::Verbatim => {
                 self.draft.learnable &= !bare && spelling.starts_with('[');
                 Some(Want::Array)
             }
         };
         (want, value, piece)
-    }
-
-    fn scratch(&mut self, text: &str) -> Piece {
-        let start = self.row.scratch.len() as u32;
-        self.row.scratch.push_str(text);
-        Piece::Scratch(start, self.row.scratch.len() as u32)
     }
 
     /// Finds the style of a quoted text, and its characters where they differ from how they are written.
@@ -403,7 +468,7 @@ impl Workshop<'_> {
             Syntax::Json => &Quote::JSON,
             Syntax::Double => &[Quote::Json, Quote::JsonAscii, Quote::JsonGo, Quote::PythonDouble, Quote::Verbatim],
             Syntax::Single => &[Quote::PythonSingle, Quote::Verbatim],
-            Syntax::Bare => &[Quote::Verbatim],
+            Syntax::Bare | Syntax::Part(_) => &[Quote::Verbatim],
         };
         let start = self.row.scratch.len();
         let mut again = Vec::with_capacity(raw.len());
@@ -421,72 +486,6 @@ impl Workshop<'_> {
         self.row.scratch.truncate(start);
         let known = unescape(raw, styles[0], &mut self.row.scratch);
         (None, known.then_some(Piece::Scratch(start as u32, self.row.scratch.len() as u32)))
-    }
-
-    /// Ends a line that was taken apart.
-    pub fn end(&mut self, text: &str, wrapper: Option<Quote>) {
-        let tail = self.draft.done;
-        self.draft.literal(&text[tail..], wrapper);
-    }
-
-    /// Takes a line that Docker's json-file driver wrapped: `log` holds the inner line, whose own tokens are `inner_tokens`,
-    /// or none when it is plain text.
-    pub fn write_wrapped(
-        &mut self,
-        line: &str,
-        tokens: &Tokens,
-        log: usize,
-        inner: &str,
-        inner_tokens: Option<&Tokens>,
-    ) {
-        self.draft.learnable = false;
-        let token = &tokens.list[log];
-        let mut outside = Vec::with_capacity(tokens.list.len());
-        for (index, token) in tokens.list.iter().enumerate() {
-            let candidate = self.candidate(line, tokens, token);
-            outside.push(match candidate.name {
-                _ if index == log => Decision::Literal,
-                "time" => {
-                    let decision = self.decide_time(&candidate, true);
-                    // The inner line's own time does not count any more.
-                    self.context.given_ns = self.context.given_ns.or(self.row.time);
-                    decision
-                }
-                name => self.field(name, Check::None),
-            });
-        }
-        let raw = &line[token.inner()];
-        let wrapper = Quote::JSON.into_iter().find(|quote| {
-            let mut again = Vec::with_capacity(raw.len());
-            quote.write(inner, &mut again);
-            again == raw.as_bytes()
-        });
-        self.draft.exact &= wrapper.is_some();
-        let wrapper = wrapper.unwrap_or(Quote::Json);
-        self.write(line, tokens, &outside, 0..log, None);
-        let before = self.draft.done..token.inner().start;
-        self.draft.literal(&line[before], None);
-        let bare = inner.trim_end_matches(['\n', '\r']);
-        match inner_tokens {
-            Some(inner_tokens) => {
-                let decisions = self.decide(bare, inner_tokens);
-                self.draft.done = 0;
-                self.write(bare, inner_tokens, &decisions, 0..decisions.len(), Some(wrapper));
-                self.end(bare, Some(wrapper));
-            }
-            None => {
-                let piece = self.scratch(bare);
-                self.row.placed.push(Placed { slot: slot::MESSAGE, value: PlacedValue::Text, piece });
-                if self.context.outer.level().is_none() {
-                    self.row.level = Level::find_in_text(bare.as_bytes());
-                }
-                self.draft.value(Kind::Text(Quote::Verbatim), column::MESSAGE, Some(wrapper));
-            }
-        }
-        self.draft.literal(&inner[bare.len()..], Some(wrapper));
-        self.draft.done = token.inner().end;
-        self.write(line, tokens, &outside, log + 1..tokens.list.len(), None);
-        self.end(line, None);
     }
 }
 

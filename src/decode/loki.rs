@@ -14,6 +14,7 @@ use super::outer::Mark;
 use super::records::Records;
 use super::{Decoded, Error, Options};
 use crate::record::quote::unescape_python;
+use crate::record::time;
 
 /// Decodes a protobuf `PushRequest`. A stream whose labels are none is rejected line by line, the others are kept.
 /// **Errors**: when the bytes are no `PushRequest`, or it grows too large.
@@ -218,6 +219,19 @@ struct StreamBody<'a> {
     stream: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     #[serde(borrow, default)]
     values: Vec<EntryBody<'a>>,
+    /// The form of `/api/prom/push`, before Loki 1.
+    #[serde(borrow, default)]
+    labels: Cow<'a, str>,
+    #[serde(borrow, default)]
+    entries: Vec<OldEntryBody<'a>>,
+}
+
+#[derive(Deserialize)]
+struct OldEntryBody<'a> {
+    #[serde(borrow)]
+    ts: Cow<'a, str>,
+    #[serde(borrow)]
+    line: Cow<'a, str>,
 }
 
 /// `["<unix nanoseconds>", "<line>", {"structured": "metadata"}]`
@@ -255,6 +269,26 @@ pub fn push_json(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded,
                 records.reset_outer(mark);
             }
         }
+        push_old(stream, &mut records, &mut place)?;
     }
     Ok(records.finish())
+}
+
+fn push_old(stream: &StreamBody<'_>, records: &mut Records<'_>, place: &mut usize) -> Result<(), Error> {
+    if stream.entries.is_empty() {
+        return Ok(());
+    }
+    let labels = parse_labels(&stream.labels);
+    if let Ok(pairs) = &labels {
+        set_labels(records, pairs.iter().map(|(name, value)| (*name, value.as_ref())));
+    }
+    for entry in &stream.entries {
+        *place += 1;
+        match (&labels, time::parse(entry.ts.as_bytes())) {
+            (Ok(_), Some((time_ns, _))) => records.line(entry.line.as_bytes(), Some(time_ns), *place)?,
+            (Err(reason), _) => records.reject(*place, reason.clone()),
+            (Ok(_), None) => records.reject(*place, format!("{:?} is no time", entry.ts)),
+        }
+    }
+    Ok(())
 }

@@ -3,21 +3,37 @@
 //! Invariant: a record of a batch gives back the line it came from, byte for byte ([`crate::record::shape`]); a line
 //! that can't become a record is a [`Rejection`], and the good lines of the same request are kept.
 
+use std::sync::Arc;
+
 use arrow::record_batch::RecordBatch;
 
 use crate::error::Kind;
+use crate::pipeline::Pipelines;
+use crate::record::Tenant;
 
 mod columns;
+pub mod datadog;
+pub mod elastic;
+mod envelope;
+pub mod firehose;
 mod forms;
+pub mod forward;
+pub mod gelf;
+mod heads;
+pub mod journal;
 mod json;
 pub mod jsonline;
 mod lines;
 pub mod loki;
+pub mod msgpack;
 mod names;
 pub mod otlp;
 mod outer;
 mod pairs;
+mod partial;
 mod records;
+pub mod splunk;
+pub mod syslog;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -40,6 +56,10 @@ pub struct Options {
     /// How far after now a timestamp may lie; a later one becomes now, and stays in `timestamp_original`. Default 1 day.
     /// **Units**: nanoseconds.
     pub future_max_ns: i64,
+    /// What is done to lines before they are decoded; `None`: nothing.
+    pub pipelines: Option<Arc<Pipelines>>,
+    /// Whose request it is, for pipelines to see; records that they give to another tenant are told apart.
+    pub tenant: Option<Tenant>,
     /// Names that hold the time of a line, best first; compared without regard to ASCII case, as are the lists below.
     pub timestamp_names: Vec<String>,
     /// Names that hold the level.
@@ -67,6 +87,8 @@ impl Default for Options {
             batch_bytes_max: 512 << 20,
             rejections_max: 100,
             future_max_ns: 24 * 3_600 * 1_000_000_000,
+            pipelines: None,
+            tenant: None,
             timestamp_names: list(&[
                 "timestamp",
                 "@timestamp",
@@ -77,6 +99,7 @@ impl Default for Options {
                 "@t",
                 "eventtime",
                 "t",
+                "timeunixnano",
             ]),
             level_names: list(&[
                 "level",
@@ -91,7 +114,14 @@ impl Default for Options {
                 "@l",
                 "detected_level",
             ]),
-            service_names: list(&["service", "service.name", "service_name", "servicename"]),
+            service_names: list(&[
+                "service",
+                "service.name",
+                "service_name",
+                "servicename",
+                "resource.attributes.service.name",
+                "resource.service.name",
+            ]),
             service_hint_names: list(&[
                 "app",
                 "application",
@@ -102,7 +132,17 @@ impl Default for Options {
                 "container_name",
                 "job",
             ]),
-            message_names: list(&["message", "msg", "event", "log", "body", "@m", "short_message"]),
+            message_names: list(&[
+                "message",
+                "msg",
+                "event",
+                "log",
+                "body",
+                "@m",
+                "short_message",
+                "body.stringvalue",
+                "@mt",
+            ]),
             trace_id_names: list(&["trace_id", "traceid", "trace.id", "oteltraceid", "dd.trace_id", "@tr"]),
             span_id_names: list(&["span_id", "spanid", "span.id", "otelspanid", "dd.span_id", "@sp"]),
         }
@@ -114,16 +154,49 @@ impl Default for Options {
 pub struct Decoded {
     /// The accepted records, in the order they came; see [`crate::record::column`] for the columns.
     pub batch: RecordBatch,
+    /// Records that pipelines gave to other tenants.
+    pub others: Vec<(Tenant, RecordBatch)>,
+    /// How many lines pipelines dropped.
+    pub dropped: usize,
     /// Lines that were not accepted: the first [`Options::rejections_max`] of them.
     pub rejected: Vec<Rejection>,
     /// How many lines were not accepted, told in `rejected` or not.
     pub rejected_count: usize,
+    /// The same by [`Cause`].
+    pub causes: [usize; Cause::COUNT],
 }
 
 impl Decoded {
     /// How many records were accepted.
     pub fn accepted(&self) -> usize {
-        self.batch.num_rows()
+        self.batch.num_rows() + self.others.iter().map(|(_, batch)| batch.num_rows()).sum::<usize>()
+    }
+}
+
+/// Why a line was not accepted, in a word for those who count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It is not what the protocol says.
+    Malformed,
+    /// It is not UTF-8 where it has to be.
+    NotUtf8,
+    /// It is longer than [`Options::line_bytes_max`].
+    TooLong,
+}
+
+impl Cause {
+    /// How many causes there are; a cause is an index below it.
+    pub const COUNT: usize = 3;
+    /// All of them, in their order.
+    pub const ALL: [Cause; Cause::COUNT] = [Cause::Malformed, Cause::NotUtf8, Cause::TooLong];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Malformed => "malformed",
+            Cause::NotUtf8 => "not_utf8",
+            Cause::TooLong => "too_long",
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 use super::Options;
 use super::columns::{Cell, Columns, Slot};
 use super::names::{Names, Role, in_overflow, is_reserved};
-use crate::record::{Level, overflow};
+use crate::pipeline::{Entry, Field, Value};
+use crate::record::{Level, column, overflow};
 
 /// What Loki puts after a name that is taken already.
 pub(super) const TAKEN_SUFFIX: &str = "_extracted";
@@ -33,6 +34,7 @@ pub(super) struct Outer {
     fields: Vec<(Slot, OuterValue)>,
     overflow: String,
     level: Option<(Level, u16)>,
+    level_hint: Option<Level>,
     service: Option<Claim>,
     trace_id: Option<Claim>,
     span_id: Option<Claim>,
@@ -45,6 +47,7 @@ pub(super) struct Mark {
     fields: usize,
     overflow: usize,
     level: Option<(Level, u16)>,
+    level_hint: Option<Level>,
     service: Option<Claim>,
     trace_id: Option<Claim>,
     span_id: Option<Claim>,
@@ -64,6 +67,7 @@ impl Outer {
             fields: self.fields.len(),
             overflow: self.overflow.len(),
             level: self.level,
+            level_hint: self.level_hint,
             service: self.service,
             trace_id: self.trace_id,
             span_id: self.span_id,
@@ -76,6 +80,7 @@ impl Outer {
         self.overflow.truncate(mark.overflow);
         (self.level, self.service, self.trace_id, self.span_id) =
             (mark.level, mark.service, mark.trace_id, mark.span_id);
+        self.level_hint = mark.level_hint;
     }
 
     /// Adds a field; recognised names take their roles, and a worse claim on a role becomes a plain field.
@@ -133,6 +138,19 @@ impl Outer {
     /// Sets the level that the protocol itself gives.
     pub fn set_level(&mut self, level: Level) {
         self.level = Some((level, 0));
+    }
+
+    /// Sets the level of a line that says none itself: what a shipper made of stdout and stderr, or a sender that writes
+    /// for others (syslog, a log driver) gave everything.
+    pub fn set_level_hint(&mut self, level: Level) {
+        self.level_hint = Some(level);
+    }
+
+    /// Sets a service that holds where neither a field nor the line names one.
+    pub fn set_service_hint(&mut self, text: &str) {
+        if self.service.is_none() && !text.is_empty() {
+            self.service = Some(Claim { text: self.keep(text), rank: u16::MAX, own: None });
+        }
     }
 
     /// Sets the trace id that the protocol itself gives.
@@ -227,6 +245,15 @@ impl Outer {
         self.level.map(|(level, _)| level)
     }
 
+    pub fn level_hint(&self) -> Option<Level> {
+        self.level_hint
+    }
+
+    /// Whether the protocol says anything of the level, so that no words of the text need to be asked.
+    pub fn hints_at_level(&self) -> bool {
+        self.level.is_some() || self.level_hint.is_some()
+    }
+
     pub fn service(&self) -> Option<&str> {
         self.text_of(self.service)
     }
@@ -250,6 +277,44 @@ impl Outer {
 
     pub fn overflow(&self) -> &str {
         &self.overflow
+    }
+
+    /// The fields as pipelines see them.
+    pub fn entry_fields(&self, columns: &Columns) -> Vec<Field> {
+        let field = |name: &str, value| Field { name: name.to_string(), value, of_line: false };
+        let plain = self.fields.iter().map(|(slot, value)| {
+            let value = match *value {
+                OuterValue::Text(start, end) => Value::Text(self.text[start as usize..end as usize].to_string()),
+                OuterValue::Integer(value) => Value::Integer(value),
+                OuterValue::Float(value) => Value::Float(value),
+                OuterValue::Boolean(value) => Value::Boolean(value),
+            };
+            field(columns.name(*slot), value)
+        });
+        let claims =
+            [(column::SERVICE, self.service), (column::TRACE_ID, self.trace_id), (column::SPAN_ID, self.span_id)];
+        let claimed = claims.into_iter().filter_map(|(name, claim)| {
+            let text = self.text_of(claim)?;
+            let own = claim.and_then(|claim| claim.own).map(|own| columns.name(own));
+            Some(field(own.filter(|own| !own.ends_with(TAKEN_SUFFIX)).unwrap_or(name), Value::Text(text.to_string())))
+        });
+        plain.chain(claimed).collect()
+    }
+
+    /// Takes over what pipelines left of an entry's fields.
+    pub fn fill(&mut self, entry: &Entry, overflow: String, naming: &mut Naming<'_>) {
+        self.overflow = overflow;
+        if let Some(level) = entry.level {
+            self.set_level(level);
+        }
+        for Field { name, value, .. } in entry.fields.iter().filter(|field| !field.of_line) {
+            match value {
+                Value::Text(text) => self.push(name, Cell::Text(text), naming),
+                Value::Integer(value) => self.push(name, Cell::Integer(*value, ""), naming),
+                Value::Float(value) => self.push(name, Cell::Float(*value, ""), naming),
+                Value::Boolean(value) => self.push(name, Cell::Boolean(*value), naming),
+            }
+        }
     }
 
     /// Writes the plain fields into the row that is being made.

@@ -11,6 +11,49 @@ pub(super) enum Syntax {
     Single,
     /// Without quotes, up to the next blank.
     Bare,
+    /// As it stands; where it ends is the affair of its format ([`super::heads`]).
+    Part(Part),
+}
+
+/// What a part of a text line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Time,
+    Level,
+    Message,
+    Thread,
+    Logger,
+    Caller,
+    Host,
+    App,
+    Stream,
+    Client,
+    User,
+    Database,
+    Path,
+    Other(&'static str),
+}
+
+impl Part {
+    /// The name of the field that it becomes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Time => "time",
+            Part::Level => "level",
+            Part::Message => "message",
+            Part::Thread => "thread",
+            Part::Logger => "logger",
+            Part::Caller => "caller",
+            Part::Host => "host",
+            Part::App => "app_name",
+            Part::Stream => "stream",
+            Part::Client => "remote_addr",
+            Part::User => "user",
+            Part::Database => "database",
+            Part::Path => "path",
+            Part::Other(name) => name,
+        }
+    }
 }
 
 /// A value, typed as far as its spelling tells.
@@ -26,6 +69,8 @@ pub(super) enum Value {
     Boolean { value: bool, python: bool },
     /// What is kept as it is written: arrays, empty objects, numbers beyond 64 bits.
     Verbatim,
+    /// A text that other values are made of, which stand before it in the list (the request of an access log).
+    Echo,
 }
 
 /// A value in a line.
@@ -44,7 +89,8 @@ pub(super) struct Token {
 impl Token {
     /// The part of the line that holds the value without its quotes.
     pub fn inner(&self) -> std::ops::Range<usize> {
-        let quotes = usize::from(matches!(self.value, Value::Text { syntax, .. } if syntax != Syntax::Bare));
+        let quoted = |syntax| !matches!(syntax, Syntax::Bare | Syntax::Part(_));
+        let quotes = usize::from(matches!(self.value, Value::Text { syntax, .. } if quoted(syntax)));
         self.start as usize + quotes..self.end as usize - quotes
     }
 }
@@ -56,6 +102,10 @@ pub(super) struct Tokens {
     pub list: Vec<Token>,
     /// All names, one after the other.
     pub names: String,
+    /// The value that is the record's time whatever others say: the container runtime's.
+    pub clock: Option<usize>,
+    /// The value that is a syslog priority.
+    pub priority: Option<usize>,
 }
 
 impl Tokens {
@@ -63,6 +113,24 @@ impl Tokens {
     pub fn clear(&mut self) {
         self.list.clear();
         self.names.clear();
+        (self.clock, self.priority) = (None, None);
+    }
+
+    /// Forgets the values from the `count`th.
+    pub fn truncate(&mut self, count: usize) {
+        let names = self.list.get(count).map_or(self.names.len(), |token| token.name.0 as usize);
+        self.list.truncate(count);
+        self.names.truncate(names);
+        self.clock = self.clock.filter(|index| *index < count);
+        self.priority = self.priority.filter(|index| *index < count);
+    }
+
+    /// Moves the values from the `from`th on by `by` bytes: they were found in a part of the line.
+    pub fn shift(&mut self, from: usize, by: isize) {
+        for token in &mut self.list[from..] {
+            token.start = token.start.wrapping_add_signed(by as i32);
+            token.end = token.end.wrapping_add_signed(by as i32);
+        }
     }
 
     /// A value's name.

@@ -4,13 +4,15 @@
 //!
 //! **Invariant**: the answer is the same as from the records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringViewBuilder, TimestampNanosecondArray,
+    UInt32Array,
 };
+use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider, default_table_source::source_as_provider};
@@ -354,8 +356,19 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// Counts added up: by bucket, level and service.
-type Sums = BTreeMap<(i64, Option<String>, Option<String>), i64>;
+/// Counts added up: by bucket, and by level and service, which are numbered as they come.
+#[derive(Default)]
+struct Sums {
+    keys: BTreeMap<(Option<String>, Option<String>), u32>,
+    counts: HashMap<(i64, u32), i64>,
+}
+
+impl Sums {
+    fn number(&mut self, level: Option<&str>, service: Option<&str>) -> u32 {
+        let next = self.keys.len() as u32;
+        *self.keys.entry((level.map(str::to_owned), service.map(str::to_owned))).or_insert(next)
+    }
+}
 
 impl CountsTable {
     /// Adds the counts of a segment's whole minutes.
@@ -380,13 +393,12 @@ impl CountsTable {
         let start = counts.cells.partition_point(|cell| cell.minute < first);
         let cells = counts.cells[start..].iter().take_while(|cell| cell.minute < end);
         let mut bucket: Option<i64> = None;
+        let mut numbers = vec![0; places.len()];
+        places.iter().for_each(|((level, service), place)| numbers[*place] = sums.number(*level, *service));
         let mut settle = |bucket: Option<i64>, totals: &mut Vec<i64>| {
             let Some(bucket) = bucket else { return };
-            for ((level, service), place) in &places {
-                if totals[*place] > 0 {
-                    let key = (bucket, level.map(str::to_owned), service.map(str::to_owned));
-                    *sums.entry(key).or_default() += std::mem::take(&mut totals[*place]);
-                }
+            for (total, number) in totals.iter_mut().zip(&numbers).filter(|(total, _)| **total > 0) {
+                *sums.counts.entry((bucket, *number)).or_default() += std::mem::take(total);
             }
         };
         for cell in cells {
@@ -405,20 +417,24 @@ impl CountsTable {
 
     fn batch(&self, sums: Sums) -> Result<RecordBatch> {
         let width = self.used.bucket_ns.unwrap_or(0);
+        let mut keys: Vec<_> = sums.keys.into_iter().collect();
+        keys.sort_unstable_by_key(|(_, number)| *number);
         let (mut levels, mut services) = (StringViewBuilder::new(), StringViewBuilder::new());
-        let (mut times, mut counts) = (Vec::with_capacity(sums.len()), Vec::with_capacity(sums.len()));
-        for ((bucket, level, service), count) in sums {
-            times.push(bucket * width);
+        for ((level, service), _) in keys {
             levels.append_option(level);
             services.append_option(service);
-            counts.push(count);
         }
-        let rows = times.len();
+        // In the order of time, in which questions mostly want them.
+        let mut cells: Vec<((i64, u32), i64)> = sums.counts.into_iter().collect();
+        cells.sort_unstable_by_key(|(place, _)| *place);
+        let rows = cells.len();
+        let numbers: UInt32Array = cells.iter().map(|((_, number), _)| *number).collect();
+        let times = TimestampNanosecondArray::from_iter_values(cells.iter().map(|((bucket, _), _)| bucket * width));
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(TimestampNanosecondArray::from(times).with_timezone("UTC")),
-            Arc::new(levels.finish()),
-            Arc::new(services.finish()),
-            Arc::new(Int64Array::from(counts)),
+            Arc::new(times.with_timezone("UTC")),
+            take(&levels.finish(), &numbers, None)?,
+            take(&services.finish(), &numbers, None)?,
+            Arc::new(Int64Array::from_iter_values(cells.iter().map(|(_, count)| *count))),
         ];
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(schema(), columns, &options)?)

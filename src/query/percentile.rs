@@ -5,9 +5,10 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Float64Builder, ListBuilder, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, ListArray, UInt64Array};
+use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef, Float64Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::functions_aggregate::approx_percentile_cont::ApproxPercentileCont;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -111,10 +112,16 @@ impl Points {
         }
     }
 
-    /// All points in order.
+    /// All points with their weights.
+    fn all(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.weighted.iter().copied().chain(self.single.iter().map(|value| (*value, 1.0)))
+    }
+
+    /// All points in order; they are taken out.
     fn sorted(&mut self) -> Vec<(f64, f64)> {
-        let mut points = std::mem::take(&mut self.weighted);
-        points.extend(std::mem::take(&mut self.single).into_iter().map(|value| (value, 1.0)));
+        let mut points: Vec<(f64, f64)> = self.all().collect();
+        self.weighted.clear();
+        self.single.clear();
         points.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         points
     }
@@ -248,28 +255,31 @@ impl GroupsAccumulator for Percentiles {
     }
 }
 
-/// What DataFusion's digest would write of the same values.
+/// The columns of DataFusion's digest, with points in any order: who reads them sorts them once, if at all.
 fn state_of(groups: Vec<Points>) -> Vec<ArrayRef> {
-    let mut centroids = ListBuilder::new(Float64Builder::new());
+    let mut centroids = Vec::with_capacity(2 * groups.iter().map(Points::len).sum::<usize>());
+    let mut lengths = Vec::with_capacity(groups.len());
     let (mut sums, mut weights, mut highest, mut lowest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for mut points in groups {
         if points.len() > POINTS_MAX {
             points.shrink();
         }
-        let points = points.sorted();
-        for (value, weight) in &points {
-            centroids.values().append_slice(&[*value, *weight]);
+        let (mut sum, mut total, mut high, mut low) = (0.0, 0.0, f64::NAN, f64::NAN);
+        for (value, weight) in points.all() {
+            centroids.extend([value, weight]);
+            (sum, total, high, low) = (sum + value * weight, total + weight, value.max(high), value.min(low));
         }
-        centroids.append(true);
-        sums.push(points.iter().map(|(value, weight)| value * weight).sum::<f64>());
-        weights.push(points.iter().map(|point| point.1).sum::<f64>());
-        highest.push(points.last().map_or(f64::NAN, |point| point.0));
-        lowest.push(points.first().map_or(f64::NAN, |point| point.0));
+        lengths.push(2 * points.len());
+        sums.push(sum);
+        weights.push(total);
+        highest.push(high);
+        lowest.push(low);
     }
     let sizes = UInt64Array::from(vec![DIGEST_SIZE; sums.len()]);
     let floats = |values: Vec<f64>| Arc::new(Float64Array::from(values)) as ArrayRef;
-    let last = Arc::new(centroids.finish()) as ArrayRef;
-    vec![Arc::new(sizes), floats(sums), floats(weights), floats(highest), floats(lowest), last]
+    let item = Arc::new(Field::new_list_field(DataType::Float64, true));
+    let centroids = ListArray::new(item, OffsetBuffer::from_lengths(lengths), floats(centroids), None);
+    vec![Arc::new(sizes), floats(sums), floats(weights), floats(highest), floats(lowest), Arc::new(centroids)]
 }
 
 #[cfg(test)]

@@ -40,9 +40,8 @@ impl Level {
         word.copy_from_slice(text);
         word.make_ascii_lowercase();
         Some(match &*word {
-            b"info" | b"inf" | b"information" | b"informational" | b"i" | b"notice" | b"note" | b"ntc" | b"success" => {
-                Level::Info
-            }
+            b"info" | b"inf" | b"log" | b"information" | b"informational" | b"i" | b"notice" | b"note" | b"ntc"
+            | b"success" => Level::Info,
             b"error" | b"err" | b"eror" | b"e" | b"severe" | b"failure" => Level::Error,
             b"warn" | b"warning" | b"wrn" | b"w" => Level::Warn,
             b"debug" | b"dbg" | b"dbug" | b"d" | b"fine" | b"config" | b"http" => Level::Debug,
@@ -119,7 +118,8 @@ fn stands_out(word: &[u8], before: &[u8], after: &[u8]) -> bool {
     if joined(before.last()) || joined(after.first()) && after.get(1).is_some_and(|byte| byte.is_ascii_alphanumeric()) {
         return false;
     }
-    let capitals = word.iter().all(u8::is_ascii_uppercase);
+    // PostgreSQL's LOG and winston's HTTP are levels in their places only.
+    let capitals = word.iter().all(u8::is_ascii_uppercase) && !matches!(word, b"LOG" | b"HTTP");
     let bracketed = matches!((before.last(), after.first()), (Some(b'['), Some(b']')) | (Some(b'<'), Some(b'>')));
     let assigned = before.ends_with(b"level=") || before.ends_with(b"level=\"") || before.ends_with(b"level: ");
     let heads = before.iter().all(|byte| !byte.is_ascii_alphabetic()) && after.first() == Some(&b':');

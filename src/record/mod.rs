@@ -46,6 +46,17 @@ pub mod column {
     pub const HIDDEN: [&str; 3] = [SHAPE, RAW, OVERFLOW];
 }
 
+/// What is known of an id that a client gave to what it sends, so that it is not kept twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It did not come before; it is claimed now.
+    New,
+    /// What it stands for was kept.
+    Kept,
+    /// What it stands for is being kept by somebody else, who may yet fail.
+    BeingKept,
+}
+
 /// Whose logs these are: 1 to 64 of `[A-Za-z0-9_.-]`, not starting with a dot; safe as a directory name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tenant(Arc<str>);

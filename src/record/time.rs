@@ -8,6 +8,8 @@
 pub enum Style {
     /// `2026-01-01T12:00:00.123Z` and its kin.
     Calendar(Calendar),
+    /// `10/Oct/2000:13:55:36 -0700`, the time of access logs; the offset in minutes.
+    Clf(i16),
     /// A count of a unit since the epoch, as an integer.
     Epoch(Unit),
     /// Seconds since the epoch with a fraction.
@@ -58,6 +60,10 @@ pub enum Zone {
     Colon(i16),
     /// `+0200`
     Compact(i16),
+    /// ` +02:00`
+    SpaceColon(i16),
+    /// ` +0200`
+    SpaceCompact(i16),
 }
 
 /// Unit of an epoch count.
@@ -113,6 +119,9 @@ pub fn parse(text: &[u8]) -> Option<(i64, Option<Style>)> {
     } else if let Some(found) = parse_epoch(text) {
         return Some(found);
     }
+    if let Some((ns, offset)) = parse_clf(text) {
+        return Some((ns, Some(Style::Clf(offset))));
+    }
     parse_rare(text).map(|ns| (ns, None))
 }
 
@@ -129,6 +138,7 @@ pub fn parse_as(text: &[u8], style: Style) -> Option<i64> {
                 && digits_fit(found.digits, ns, wanted.digits);
             fits.then_some(ns)
         }
+        Style::Clf(wanted) => parse_clf(text).filter(|(_, offset)| *offset == wanted).map(|(ns, _)| ns),
         Style::Epoch(wanted) => match parse_epoch(text)? {
             (ns, Some(Style::Epoch(unit))) if unit == wanted => Some(ns),
             _ => None,
@@ -215,23 +225,94 @@ pub fn parse_calendar(text: &[u8]) -> Option<(i64, Option<Calendar>, usize)> {
 
 /// Reads the zone at `at`; a text that ends or goes on without one has none.
 fn parse_zone(text: &[u8], at: usize) -> Option<(Zone, i64, usize)> {
-    match text.get(at) {
-        Some(b'Z') => Some((Zone::Utc, 0, at + 1)),
-        Some(sign @ (b'+' | b'-')) => {
-            let hours = two(text, at + 1)?;
-            let colon = text.get(at + 3) == Some(&b':');
-            let minutes_at = if colon { at + 4 } else { at + 3 };
-            let minutes = hours * 60 + two(text, minutes_at)?;
-            // "-00:00" would be written as "+00:00": no style of ours, and rare.
-            if hours > 23 || minutes % 60 > 59 || (*sign == b'-' && minutes == 0) {
-                return None;
-            }
-            let minutes = if *sign == b'-' { -minutes } else { minutes };
-            let zone = if colon { Zone::Colon(minutes as i16) } else { Zone::Compact(minutes as i16) };
-            Some((zone, minutes, minutes_at + 2))
+    match text.get(at..)? {
+        [b'Z', ..] => Some((Zone::Utc, 0, at + 1)),
+        [b'+' | b'-', ..] => {
+            let (minutes, colon, end) = parse_offset(text, at)?;
+            let zone = if colon { Zone::Colon(minutes) } else { Zone::Compact(minutes) };
+            Some((zone, i64::from(minutes), end))
         }
+        [b' ', b'+' | b'-', ..] => Some(match parse_offset(text, at + 1) {
+            Some((minutes, true, end)) => (Zone::SpaceColon(minutes), i64::from(minutes), end),
+            Some((minutes, false, end)) => (Zone::SpaceCompact(minutes), i64::from(minutes), end),
+            None => (Zone::None, 0, at),
+        }),
         _ => Some((Zone::None, 0, at)),
     }
+}
+
+/// Reads `+02:00` or `+0200`: the minutes, whether there is a colon, and where it ends.
+fn parse_offset(text: &[u8], at: usize) -> Option<(i16, bool, usize)> {
+    let negative = text.get(at) == Some(&b'-');
+    let hours = two(text, at + 1)?;
+    let colon = text.get(at + 3) == Some(&b':');
+    let minutes_at = if colon { at + 4 } else { at + 3 };
+    let minutes = hours * 60 + two(text, minutes_at)?;
+    // "-00:00" would be written as "+00:00": no style of ours, and rare.
+    if hours > 23 || minutes - hours * 60 > 59 || (negative && minutes == 0) {
+        return None;
+    }
+    Some((if negative { -minutes } else { minutes } as i16, colon, minutes_at + 2))
+}
+
+const MONTHS: [&[u8; 3]; 12] =
+    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+
+/// The number of a month that is named as in English, from 1.
+fn month_of(name: &[u8]) -> Option<i64> {
+    (1..).zip(MONTHS).find(|(_, month)| name == &month[..]).map(|(number, _)| number)
+}
+
+/// Reads `10/Oct/2000:13:55:36 -0700`; gives the offset in minutes too.
+fn parse_clf(text: &[u8]) -> Option<(i64, i16)> {
+    let [_, _, b'/', _, _, _, b'/', _, _, _, _, b':', _, _, b':', _, _, b':', _, _, b' ', b'+' | b'-', rest @ ..] =
+        text
+    else {
+        return None;
+    };
+    let (year, month, day) = (two(text, 7)? * 100 + two(text, 9)?, month_of(&text[3..6])?, two(text, 0)?);
+    let (offset, colon, end) = parse_offset(text, 21)?;
+    if colon || end != text.len() || rest.len() != 4 {
+        return None;
+    }
+    Some((civil_ns((year, month, day), (two(text, 12)?, two(text, 15)?, two(text, 18)?), offset)?, offset))
+}
+
+/// Nanoseconds since the epoch of a date and a time of day at an offset in minutes, when they can be.
+fn civil_ns((year, month, day): (i64, i64, i64), (hour, minute, second): (i64, i64, i64), offset: i16) -> Option<i64> {
+    let valid = (1..=12).contains(&month)
+        && (1..=days_in_month(year, month)).contains(&day)
+        && hour <= 23
+        && minute <= 59
+        && second <= 59;
+    let seconds =
+        days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - i64::from(offset) * 60;
+    seconds.checked_mul(1_000_000_000).filter(|_| valid)
+}
+
+/// Reads a time that has no year: `Oct 11 22:14:15` (syslog, RFC 3164) or `1011 22:14:15.123456` (klog), with or without
+/// a fraction, in UTC. It is the last such moment that is not after `latest_ns`.
+pub fn parse_without_year(text: &[u8], latest_ns: i64) -> Option<i64> {
+    let (month, day, clock_at) = match text {
+        [a, b, c, b' ', tens, ones, b' ', ..] => {
+            let tens = if *tens == b' ' { b'0' } else { *tens };
+            (month_of(&[*a, *b, *c])?, two(&[tens, *ones], 0)?, 7)
+        }
+        [b'0' | b'1', _, _, _, b' ', ..] => (two(text, 0)?, two(text, 2)?, 5),
+        _ => return None,
+    };
+    let clock = text.get(clock_at..)?;
+    let ([_, _, b':', _, _, b':', _, _] | [_, _, b':', _, _, b':', _, _, b'.', ..]) = clock else { return None };
+    let fraction = clock.get(9..).unwrap_or_default();
+    if fraction.len() > 9 || (clock.len() == 9) || !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let nanos = digits_value(fraction)? * 10i64.pow(9 - fraction.len() as u32);
+    let time = (two(clock, 0)?, two(clock, 3)?, two(clock, 6)?);
+    let (this_year, ..) = civil_from_days(latest_ns.div_euclid(86_400_000_000_000));
+    // Four years back, for the 29th of February.
+    let years = (this_year - 4..=this_year).rev();
+    years.filter_map(|year| civil_ns((year, month, day), time, 0)).map(|ns| ns + nanos).find(|ns| *ns <= latest_ns)
 }
 
 /// Reads digits, with or without a fraction, as an epoch.
@@ -265,13 +346,16 @@ fn digits_value(digits: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0i64, |value, digit| value.checked_mul(10)?.checked_add(i64::from(*digit - b'0')))
 }
 
-/// The formats that are seen now and then: RFC 2822, Apache's, and what else jiff reads as a timestamp.
+/// The formats that are seen now and then: RFC 2822, that of C's asctime (Apache's errors), and what else jiff reads as a timestamp.
 fn parse_rare(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok().filter(|text| (16..=64).contains(&text.len()))?;
     let parsed = text
         .parse::<jiff::Timestamp>()
         .or_else(|_| jiff::fmt::rfc2822::parse(text).map(|zoned| zoned.timestamp()))
-        .or_else(|_| jiff::Timestamp::strptime("%d/%b/%Y:%H:%M:%S %z", text))
+        .or_else(|_| {
+            let civil = jiff::civil::DateTime::strptime("%a %b %d %H:%M:%S%.f %Y", text);
+            civil.and_then(|civil| civil.to_zoned(jiff::tz::TimeZone::UTC)).map(|zoned| zoned.timestamp())
+        })
         .ok()?;
     i64::try_from(parsed.as_nanosecond()).ok()
 }
@@ -280,6 +364,7 @@ fn parse_rare(text: &[u8]) -> Option<i64> {
 pub fn write(ns: i64, style: Style, out: &mut Vec<u8>) {
     match style {
         Style::Calendar(calendar) => write_calendar(ns, calendar, out),
+        Style::Clf(offset) => write_clf(ns, offset, out),
         Style::Epoch(unit) => super::number::write_integer(ns.div_euclid(unit.nanos()), out),
         Style::EpochFraction(digits) => {
             super::number::write_integer(ns.div_euclid(1_000_000_000), out);
@@ -292,6 +377,7 @@ fn write_calendar(ns: i64, style: Calendar, out: &mut Vec<u8>) {
     let offset_minutes = match style.zone {
         Zone::None | Zone::Utc => 0,
         Zone::Colon(minutes) | Zone::Compact(minutes) => i64::from(minutes),
+        Zone::SpaceColon(minutes) | Zone::SpaceCompact(minutes) => i64::from(minutes),
     };
     let seconds = ns.div_euclid(1_000_000_000) + offset_minutes * 60;
     let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
@@ -312,16 +398,45 @@ fn write_calendar(ns: i64, style: Calendar, out: &mut Vec<u8>) {
     match style.zone {
         Zone::None => {}
         Zone::Utc => out.push(b'Z'),
-        Zone::Colon(minutes) | Zone::Compact(minutes) => {
-            out.push(if minutes < 0 { b'-' } else { b'+' });
-            let minutes = i64::from(minutes.unsigned_abs());
-            write_two(minutes / 60, out);
-            if matches!(style.zone, Zone::Colon(_)) {
-                out.push(b':');
-            }
-            write_two(minutes % 60, out);
+        Zone::Colon(minutes) => write_offset(minutes, true, out),
+        Zone::Compact(minutes) => write_offset(minutes, false, out),
+        Zone::SpaceColon(minutes) => {
+            out.push(b' ');
+            write_offset(minutes, true, out);
+        }
+        Zone::SpaceCompact(minutes) => {
+            out.push(b' ');
+            write_offset(minutes, false, out);
         }
     }
+}
+
+fn write_offset(minutes: i16, colon: bool, out: &mut Vec<u8>) {
+    out.push(if minutes < 0 { b'-' } else { b'+' });
+    let minutes = i64::from(minutes.unsigned_abs());
+    write_two(minutes / 60, out);
+    if colon {
+        out.push(b':');
+    }
+    write_two(minutes % 60, out);
+}
+
+fn write_clf(ns: i64, offset: i16, out: &mut Vec<u8>) {
+    let seconds = ns.div_euclid(1_000_000_000) + i64::from(offset) * 60;
+    let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
+    let of_day = seconds.rem_euclid(86_400);
+    write_two(day, out);
+    out.push(b'/');
+    out.extend_from_slice(MONTHS[(month - 1) as usize]);
+    out.push(b'/');
+    write_two(year / 100, out);
+    write_two(year % 100, out);
+    for part in [of_day / 3_600, of_day / 60 % 60, of_day % 60] {
+        out.push(b':');
+        write_two(part, out);
+    }
+    out.push(b' ');
+    write_offset(offset, false, out);
 }
 
 fn write_fraction(nanos: i64, point: u8, digits: Digits, out: &mut Vec<u8>) {
@@ -387,6 +502,7 @@ impl Style {
             Style::Epoch(Unit::Micros) => out.push_str("eu"),
             Style::Epoch(Unit::Nanos) => out.push_str("en"),
             Style::EpochFraction(count) => out.extend(['e', 'f', digits(count)]),
+            Style::Clf(offset) => out.push_str(&format!("c{offset:+}")),
             Style::Calendar(style) => {
                 let separator = if style.separator == b' ' { '_' } else { 'T' };
                 let (date, point) = (char::from(style.date_separator), char::from(style.point));
@@ -396,6 +512,8 @@ impl Style {
                     Zone::Utc => out.push('Z'),
                     Zone::Colon(minutes) => out.push_str(&format!("{minutes:+}:")),
                     Zone::Compact(minutes) => out.push_str(&format!("{minutes:+}")),
+                    Zone::SpaceColon(minutes) => out.push_str(&format!("_{minutes:+}:")),
+                    Zone::SpaceCompact(minutes) => out.push_str(&format!("_{minutes:+}")),
                 }
             }
         }
@@ -413,14 +531,17 @@ impl Style {
             b"em" => Some(Style::Epoch(Unit::Millis)),
             b"eu" => Some(Style::Epoch(Unit::Micros)),
             b"en" => Some(Style::Epoch(Unit::Nanos)),
+            [b'c', ..] => Some(Style::Clf(code[1..].parse().ok()?)),
             [b'e', b'f', count] => Some(Style::EpochFraction(digits(*count)?)),
             [b't', date_separator @ (b'-' | b'/'), separator @ (b'T' | b'_'), point @ (b'.' | b','), count, ..] => {
                 let zone = match code.get(5..)? {
                     "" => Zone::None,
                     "Z" => Zone::Utc,
-                    offset => match offset.strip_suffix(':') {
-                        Some(minutes) => Zone::Colon(minutes.parse().ok()?),
-                        None => Zone::Compact(offset.parse().ok()?),
+                    offset => match (offset.strip_prefix('_'), offset.strip_suffix(':')) {
+                        (None, Some(minutes)) => Zone::Colon(minutes.parse().ok()?),
+                        (None, None) => Zone::Compact(offset.parse().ok()?),
+                        (Some(offset), None) => Zone::SpaceCompact(offset.parse().ok()?),
+                        (Some(offset), Some(_)) => Zone::SpaceColon(offset.trim_end_matches(':').parse().ok()?),
                     },
                 };
                 let separator = if *separator == b'_' { b' ' } else { b'T' };
@@ -451,6 +572,27 @@ mod tests {
     }
 
     #[test]
+    fn times_without_a_year() {
+        // 2026-06-01T00:00:00Z
+        let latest = 1_780_272_000_000_000_000;
+        for (text, wanted) in [
+            ("Jan  1 12:00:00", Some("2026-01-01T12:00:00Z")),
+            ("Dec 31 23:59:59.5", Some("2025-12-31T23:59:59.5Z")),
+            ("Feb 29 00:00:00", Some("2024-02-29T00:00:00Z")),
+            ("0102 15:04:05.678901", Some("2026-01-02T15:04:05.678901Z")),
+            ("0602 00:00:00", Some("2025-06-02T00:00:00Z")),
+            ("Jan 32 12:00:00", None),
+            ("Jon  1 12:00:00", None),
+            ("1302 15:04:05", None),
+            ("0102 15:04:05.", None),
+            ("0102 15:04:05 x", None),
+        ] {
+            let found = parse_without_year(text.as_bytes(), latest).map(|ns| written(ns, RFC_3339));
+            assert_eq!(found.as_deref(), wanted, "{text}");
+        }
+    }
+
+    #[test]
     fn known_times() {
         for (text, ns) in [
             ("1970-01-01T00:00:00Z", 0),
@@ -460,6 +602,9 @@ mod tests {
             ("2026/01/01 12:00:00", 1_767_268_800_000_000_000),
             ("2026-01-01T14:00:00.5+02:00", 1_767_268_800_500_000_000),
             ("2026-01-01T04:00:00-0800", 1_767_268_800_000_000_000),
+            ("2026-01-01 13:00:00 +0100", 1_767_268_800_000_000_000),
+            ("2026-01-01 10:30:00.25 -01:30", 1_767_268_800_250_000_000),
+            ("01/Jan/2026:04:00:00 -0800", 1_767_268_800_000_000_000),
             ("1767268800", 1_767_268_800_000_000_000),
             ("1767268800000", 1_767_268_800_000_000_000),
             ("1767268800000001", 1_767_268_800_000_001_000),
@@ -483,7 +628,7 @@ mod tests {
         let noon = 1_767_268_800_000_000_000;
         for (text, ns) in [
             ("Thu, 01 Jan 2026 12:00:00 +0000", Some(noon)),
-            ("01/Jan/2026:13:00:00 +0100", Some(noon)),
+            ("Thu Jan 01 12:00:00.25 2026", Some(noon + 250_000_000)),
             ("2026-01-01T12:00:00.1234567890Z", Some(noon + 123_456_789)),
             ("1767268800000.25", Some(noon + 250_000)),
             ("2026-13-01T12:00:00Z", None),

@@ -15,6 +15,14 @@ use crate::record::Tenant;
 /// Header (HTTP) and metadata (gRPC) that names the tenant.
 pub const TENANT: &str = "x-scope-orgid";
 
+/// Headers that hold a token and nothing else: Datadog's and Firehose's.
+const TOKEN_HEADERS: [&str; 2] = ["dd-api-key", "x-amz-firehose-access-key"];
+
+/// Said when there are no credentials.
+pub const MISSING: &str = "credentials are missing; send 'Authorization: Bearer …' or 'Basic …'";
+/// Said when there are others.
+pub const WRONG: &str = "the credentials are wrong";
+
 /// The credentials that let in. A user of Flight SQL who logs in by name and password goes on with a bearer token: it
 /// is the same `base64(name:password)`, so no session has to be kept, and a restart logs nobody out.
 pub struct Auth {
@@ -40,27 +48,41 @@ impl Auth {
         self.tokens.is_empty() && self.users.is_empty()
     }
 
-    /// Lets a request in, or says what is missing.
+    /// Lets a request in, or says what is missing. Each protocol's own form is known: `Bearer` and `Basic`, `ApiKey`
+    /// (Elasticsearch), `Splunk`, and the headers of [`TOKEN_HEADERS`]. A token may also be the password of any user, as
+    /// Splunk's clients send it.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Error> {
         if self.is_open() {
             return Ok(());
         }
         let Some(value) = headers.get(AUTHORIZATION) else {
-            return Err(Error::Unauthenticated("credentials are missing; send 'Authorization: Bearer …' or 'Basic …'"));
+            let Some(token) = TOKEN_HEADERS.iter().find_map(|name| headers.get(*name)) else {
+                return Err(Error::Unauthenticated(MISSING));
+            };
+            return admitted(any_equal(&self.tokens, token.as_bytes()));
         };
         let Some((scheme, secret)) = value.to_str().ok().and_then(|value| value.trim().split_once(' ')) else {
             return Err(Error::Unauthenticated("the authorization header is malformed"));
         };
         let secret = secret.trim().as_bytes();
         let users = any_equal(&self.users, without_padding(secret));
-        let known = if scheme.eq_ignore_ascii_case("bearer") {
-            any_equal(&self.tokens, secret) | users
-        } else if scheme.eq_ignore_ascii_case("basic") {
-            users
-        } else {
-            return Err(Error::Unauthenticated("the authorization scheme is neither 'Bearer' nor 'Basic'"));
+        // `base64(id:key)`, of Elasticsearch's keys and of users: the key, or the password, may be a token.
+        let paired = || {
+            let pair = BASE64_STANDARD_NO_PAD.decode(without_padding(secret)).unwrap_or_default();
+            let colon = pair.iter().position(|byte| *byte == b':').map_or(pair.len(), |colon| colon + 1);
+            any_equal(&self.tokens, &pair[colon..])
         };
-        if bool::from(known) { Ok(()) } else { Err(Error::Unauthenticated("the credentials are wrong")) }
+        let known = match scheme.to_ascii_lowercase().as_str() {
+            "bearer" => any_equal(&self.tokens, secret) | users,
+            "basic" => users | paired(),
+            "apikey" => any_equal(&self.tokens, secret) | users | paired(),
+            "splunk" => any_equal(&self.tokens, secret),
+            _ => {
+                let reason = "the authorization scheme is none of 'Bearer', 'Basic', 'ApiKey', 'Splunk'";
+                return Err(Error::Unauthenticated(reason));
+            }
+        };
+        admitted(known)
     }
 
     /// Flight's handshake: the `authorization` value to send with every later request. **Errors**: as [`Auth::check`].
@@ -70,6 +92,10 @@ impl Auth {
             headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.split_once(' '));
         Ok(format!("Bearer {}", given.map_or("anonymous", |(_, secret)| secret.trim())))
     }
+}
+
+fn admitted(known: Choice) -> Result<(), Error> {
+    if bool::from(known) { Ok(()) } else { Err(Error::Unauthenticated(WRONG)) }
 }
 
 fn without_padding(base64: &[u8]) -> &[u8] {
@@ -131,7 +157,21 @@ mod tests {
             (format!("Basic {}", basic.trim_end_matches('=')), true),
             (format!("Digest {basic}"), false),
             (format!("Basic {}", BASE64_STANDARD.encode("grafana:pass")), false),
+            ("Splunk t1".to_owned(), true),
+            ("Splunk t3".to_owned(), false),
+            // HEC's basic form: any user, and the token.
+            (format!("Basic {}", BASE64_STANDARD.encode("x:t2")), true),
+            (format!("Basic {}", BASE64_STANDARD.encode("x:")), false),
+            (format!("Basic {}", BASE64_STANDARD.encode("t2")), false),
+            // Elasticsearch's keys: `id:key` in base64, or the encoded key as it was given.
+            (format!("ApiKey {}", BASE64_STANDARD.encode("id:t2")), true),
+            ("ApiKey t1".to_owned(), true),
+            (format!("ApiKey {}", BASE64_STANDARD.encode("id:t3")), false),
         ];
+        for name in ["dd-api-key", "x-amz-firehose-access-key"] {
+            assert!(auth().check(&headers(name, "t1")).is_ok() && auth().check(&headers(name, "t3")).is_err());
+        }
+        assert!(auth().check(&headers("x-api-key", "t1")).is_err());
         for (value, expected) in cases {
             assert_eq!(auth().check(&headers("authorization", &value)).is_ok(), expected, "{value}");
         }

@@ -107,6 +107,8 @@ pub struct Limits {
     pub body_setting: &'static str,
     /// After decompression.
     pub decompressed_bytes_max: usize,
+    /// The setting that gives `decompressed_bytes_max`.
+    pub decompressed_setting: &'static str,
     /// Time for it to arrive.
     pub timeout: Duration,
 }
@@ -213,7 +215,7 @@ pub fn snappy_block(body: &[u8], limits: &Limits, lease: &mut Lease) -> Result<B
 
 fn decompressed_too_large(limits: &Limits) -> Error {
     let limit = limits.decompressed_bytes_max;
-    Error::TooLarge { what: "a decompressed body", limit, setting: "server.decompressed_bytes_max" }
+    Error::TooLarge { what: "a decompressed body", limit, setting: limits.decompressed_setting }
 }
 
 /// Reads a decoder to its end, step by step within the limits.
@@ -249,6 +251,7 @@ mod tests {
         body_bytes_max: 1 << 20,
         body_setting: "server.body_bytes_max",
         decompressed_bytes_max: 4 << 20,
+        decompressed_setting: "server.decompressed_bytes_max",
         timeout: Duration::from_secs(5),
     };
 

@@ -16,18 +16,22 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
+use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tracing::{debug, error, warn};
 
 use super::flight::FlightSql;
 use super::status::Error;
+use super::tls::{Tls, TlsListener};
 use super::{App, Caller, ingest};
 use crate::decode;
 use crate::telemetry::IngestOutcome;
 
 /// Flight's handshake carries the credentials itself, and a probe has none.
 const OPEN_PATHS: [&str; 2] = ["/arrow.flight.protocol.FlightService/Handshake", "/grpc.health.v1.Health/"];
+/// How often the store is asked how it does.
+const HEALTH_PERIOD: Duration = Duration::from_secs(1);
 /// Enough for a batch of Flight's 2 MiB messages to be under way.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
@@ -37,22 +41,53 @@ const FLIGHT_MESSAGE_BYTES_EXTRA: usize = 64 << 10;
 /// Answers on a listener until `stop`, then lets running requests end.
 pub(super) async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     app: Arc<App>,
     health: HealthReporter,
     stop: CancellationToken,
 ) -> &'static str {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let served = tonic::transport::Server::builder()
+    let server = tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .add_routes(routes(app, health))
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await;
+        .add_routes(routes(app, health));
+    let stop = stop.cancelled_owned();
+    let served = match tls {
+        Some(tls) => {
+            let listener = TlsListener::new(listener, tls);
+            let next = async |mut listener: TlsListener| {
+                let (stream, _) = listener.next().await;
+                Some((Ok::<_, std::io::Error>(stream), listener))
+            };
+            let incoming = futures::stream::unfold(listener, next);
+            server.serve_with_incoming_shutdown(incoming, stop).await
+        }
+        None => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming_shutdown(incoming, stop).await
+        }
+    };
     if let Err(error) = served {
         error!("the gRPC port failed: {error}");
     }
     "grpc"
+}
+
+/// Tells those who watch the health service what `/ready` tells, until `stop`.
+pub(super) async fn follow_health(app: Arc<App>, mut health: HealthReporter, stop: CancellationToken) -> &'static str {
+    let mut looks = tokio::time::interval(HEALTH_PERIOD);
+    loop {
+        let serves = app.parts().is_ok_and(|parts| parts.store.health().is_ok());
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status("", status).await;
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = stop.cancelled() => break,
+        }
+    }
+    // Ends the streams of those who watch it; they would hold the port open.
+    health.clear_service_status("").await;
+    "health"
 }
 
 fn routes(app: Arc<App>, health: HealthReporter) -> Routes {
@@ -114,21 +149,26 @@ impl LogsService for Logs {
     ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
         let started = Instant::now();
         let caller = caller(&request)?;
+        let headers = request.metadata().clone().into_headers();
         let message = request.into_inner();
         let bytes = message.encoded_len();
         let came = IngestOutcome { received_bytes: bytes, decoded_bytes: bytes, ..IngestOutcome::default() };
         let app = &self.app;
         let end = async {
             app.parts()?;
+            let now_ns = app.clock.now_ns();
+            app.rates.admit(&caller.tenant, now_ns)?;
+            app.rates.charge(&caller.tenant, now_ns, bytes);
+            let ids = ingest::Ids::of(app, &caller, "otlp_grpc", &headers)?;
             let mut lease = app.budget.lease();
             lease.grow(bytes)?;
-            let now_ns = app.clock.now_ns();
-            let decode = move |app: &App| decode::otlp::logs_request(&message, &app.decode, now_ns);
+            let options = app.decode_options(&caller.tenant);
+            let decode = move |_: &App| decode::otlp::logs_request(&message, &options, now_ns);
             let decoded = app.offload(bytes, decode).await??;
-            app.keep(&caller, "otlp_grpc", decoded, &mut lease).await
+            app.keep(&caller, "otlp_grpc", decoded, ids, &mut lease).await
         };
         let end = end.await;
-        app.count("otlp_grpc", started, came, end.as_ref());
+        app.count(&caller, "otlp_grpc", started, came, end.as_ref());
         Ok(tonic::Response::new(ingest::export_response(&end?)))
     }
 }

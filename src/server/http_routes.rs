@@ -9,16 +9,16 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::serve::ListenerExt;
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug, error, warn};
 
 use super::status::{Error, Style, render};
-use super::{App, admin, deletions, ingest, query_routes};
+use super::tls::Tls;
+use super::{App, admin, connections, deletions, elastic, ingest, query_routes, receivers, splunk};
 
 /// What stands at `/`.
 const INDEX: &str = "\
@@ -27,6 +27,12 @@ Quiver, a log store for Grafana
   POST /loki/api/v1/push            Loki push (protobuf, JSON)
   POST /v1/logs                     OTLP logs (protobuf, JSON)
   POST /api/v1/ingest               JSON lines, a JSON array, or text lines
+  POST /_bulk                       Elasticsearch (also /{index}/_bulk, /{index}/_doc, and below /elasticsearch)
+  POST /services/collector/event    Splunk's event collector (also /raw)
+  POST /api/v2/logs                 Datadog's intake
+  POST /aws/firehose                Amazon Data Firehose, CloudWatch Logs
+  POST /gelf                        GELF
+  POST /upload                      systemd-journal-upload
   POST /api/v1/sql                  SQL in the body; ?from= &to= &limit= &timeout=
                                     Accept: application/x-ndjson, text/csv, text/plain (a table),
                                     application/vnd.apache.arrow.stream
@@ -43,10 +49,16 @@ Times are RFC 3339, digits since the epoch (s, ms, us, ns), or a duration before
 The tenant is named by the header X-Scope-OrgID. The gRPC port speaks OTLP and Arrow Flight SQL.
 ";
 
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 18] = [
     "/loki/api/v1/push",
     "/v1/logs",
     "/api/v1/ingest",
+    "/_bulk",
+    "/services/collector/event",
+    "/api/v2/logs",
+    "/aws/firehose",
+    "/gelf",
+    "/upload",
     "/api/v1/sql",
     "/api/v1/fields",
     "/api/v1/fields/{name}/values",
@@ -59,24 +71,23 @@ const PATHS: [&str; 12] = [
 ];
 
 /// Answers on a listener until `stop`, then lets running requests end.
-pub(super) async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) -> &'static str {
-    // Small answers must not wait for a full segment.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!("TCP_NODELAY could not be set: {error}");
-        }
-    });
-    let served = axum::serve(listener, router(app)).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        error!("the HTTP port failed: {error}");
-    }
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    app: Arc<App>,
+    stop: CancellationToken,
+) -> &'static str {
+    let limits = app.connections;
+    connections::serve(listener, tls, router(app), limits, stop).await;
     "http"
 }
 
 fn router(app: Arc<App>) -> Router {
     let guarded = Router::new()
         .route("/loki/api/v1/push", post(ingest::loki_push))
+        .route("/api/prom/push", post(ingest::loki_push))
         .route("/v1/logs", post(ingest::otlp_logs))
+        .route("/otlp/v1/logs", post(ingest::otlp_logs))
         .route("/api/v1/ingest", post(ingest::lines))
         .route("/api/v1/sql", post(query_routes::sql))
         .route("/api/v1/fields", get(query_routes::fields))
@@ -86,10 +97,17 @@ fn router(app: Arc<App>) -> Router {
         .route("/api/v1/delete", post(deletions::request).get(deletions::list))
         .route("/api/v1/delete/{id}", delete(deletions::cancel))
         .route("/metrics", get(metrics))
+        .merge(elastic::routes())
+        .nest("/elasticsearch", elastic::routes())
+        .merge(splunk::routes())
+        .merge(receivers::routes())
         .route_layer(from_fn_with_state(app.clone(), admit));
     Router::new()
-        .route("/", get(async || INDEX))
+        .route("/", get(index))
+        .route("/elasticsearch", get(elastic::root))
+        .route("/elasticsearch/", get(elastic::root))
         .route("/ready", get(ready))
+        .merge(splunk::open_routes())
         .merge(guarded)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -135,6 +153,11 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     Error::Internal("a fault of the server's own; its log has the cause".to_owned()).into_response()
 }
 
+/// `/` is asked by people and by clients of Elasticsearch.
+async fn index(headers: HeaderMap) -> Response {
+    if elastic::is_reader(&headers) { INDEX.into_response() } else { elastic::root().await }
+}
+
 async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
     app.parts()?.store.health()?;
     Ok("ready\n")
@@ -145,7 +168,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Error> {
     Ok(([(CONTENT_TYPE, content_type)], app.metrics_text()?).into_response())
 }
 
-async fn not_found(request: Request) -> Error {
+pub(super) async fn not_found(request: Request) -> Error {
     let path = request.uri().path();
     Error::NotFound(format!("nothing is at '{path}'{}", hint(path)))
 }
@@ -176,11 +199,8 @@ mod tests {
 
     fn app(set: &[&str]) -> Router {
         let flags = Flags { set: set.iter().map(|set| set.to_string()).collect(), ..Flags::default() };
-        router(Arc::new(App::new(
-            &Config::load(&flags, |_| None).unwrap(),
-            Clock::System,
-            crate::memory::Ceiling::none(),
-        )))
+        let app = App::new(&Config::load(&flags, |_| None).unwrap(), Clock::System, crate::memory::Ceiling::none());
+        router(Arc::new(app.unwrap()))
     }
 
     async fn ask(router: Router, method: &str, path: &str, token: &str) -> (StatusCode, String) {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -18,9 +19,11 @@ use serde_json::json;
 use tracing::warn;
 
 use super::body::{self, Encoding, Lease};
-use super::status::{Error, is_media_type};
+use super::status::{Error, FIREHOSE_REQUEST_ID, is_media_type};
 use super::{App, Caller};
-use crate::decode::{self, Decoded, Rejection};
+use crate::decode::{self, Cause, Decoded, Rejection};
+use crate::record::{Seen, Tenant};
+use crate::storage::{BatchId, Claim};
 use crate::telemetry::IngestOutcome;
 
 /// Smaller bodies are decoded where they are: handing them to another thread costs more than the work.
@@ -34,11 +37,37 @@ pub(super) struct Kept {
     pub(super) rejected: usize,
     /// The first of the rejected, with reasons.
     pub(super) reasons: Vec<Rejection>,
+    /// How many were rejected, by cause.
+    pub(super) causes: [usize; Cause::COUNT],
+    /// The same request was kept before; this is what was answered then.
+    pub(super) is_repeat: bool,
+}
+
+/// Headers with an id that a client gives to a request, and gives again when it sends it again.
+const BATCH_IDS: [&str; 3] = ["x-quiver-batch-id", "idempotency-key", FIREHOSE_REQUEST_ID];
+
+/// The ids by which a request is known when it comes again.
+pub(super) struct Ids {
+    pub(super) claim: Claim,
+    is_repeat: bool,
+}
+
+impl Ids {
+    /// Claims the id of a request's headers, if it has one. **Errors**: [`Error::BeingKept`].
+    pub(super) fn of(app: &App, caller: &Caller, protocol: &str, headers: &HeaderMap) -> Result<Ids, Error> {
+        let mut claim = app.parts()?.store.claim(&caller.tenant);
+        let header = BATCH_IDS.iter().find_map(|name| headers.get(*name)).filter(|value| !value.is_empty());
+        let seen = header.map(|value| claim.add(BatchId::of(&[protocol.as_bytes(), value.as_bytes()])));
+        match seen {
+            Some(Seen::BeingKept) => Err(Error::BeingKept),
+            seen => Ok(Ids { claim, is_repeat: seen == Some(Seen::Kept) }),
+        }
+    }
 }
 
 impl Kept {
     /// Whether nothing of what came could be kept.
-    fn is_all_rejected(&self) -> bool {
+    pub(super) fn is_all_rejected(&self) -> bool {
         self.accepted == 0 && self.rejected > 0
     }
 
@@ -80,13 +109,14 @@ impl App {
         caller: &Caller,
         protocol: &'static str,
         decoded: Decoded,
+        ids: Ids,
         lease: &mut Lease,
     ) -> Result<Kept, Error> {
-        let kept = Kept { accepted: decoded.accepted(), rejected: decoded.rejected_count, reasons: decoded.rejected };
-        if kept.accepted > 0 {
-            // The batch, and its frame for the log.
-            lease.change_to(decoded.batch.get_array_memory_size().saturating_mul(3) / 2)?;
-            self.parts()?.store.append(&caller.tenant, decoded.batch).await?;
+        let (accepted, rejected) = (decoded.accepted(), decoded.rejected_count);
+        let Decoded { batch, others, rejected: reasons, causes, .. } = decoded;
+        let kept = Kept { accepted, rejected, reasons, causes, is_repeat: ids.is_repeat };
+        if !kept.is_repeat {
+            self.append(&caller.tenant, batch, others, ids.claim, lease).await?;
         }
         if kept.rejected > 0
             && let Some(left_out) = self.rejections.admit(self.clock.now_ns())
@@ -97,18 +127,45 @@ impl App {
         Ok(kept)
     }
 
+    /// Appends a tenant's records, and those that pipelines gave to other tenants.
+    pub(super) async fn append(
+        &self,
+        tenant: &Tenant,
+        batch: RecordBatch,
+        others: Vec<(Tenant, RecordBatch)>,
+        claim: Claim,
+        lease: &mut Lease,
+    ) -> Result<(), Error> {
+        // The batches, and their frames for the log.
+        let all = others.iter().map(|(_, batch)| batch).chain([&batch]);
+        let bytes: usize = all.map(|batch| batch.get_array_memory_size()).sum();
+        lease.change_to(bytes.saturating_mul(3) / 2)?;
+        let store = &self.parts()?.store;
+        for (other, batch) in others {
+            store.append(&other, batch).await?;
+        }
+        // The ids go with the tenant's own records, which are last: what is known was kept as a whole.
+        Ok(store.append_claimed(tenant, batch, claim).await?)
+    }
+
     /// Counts a request that came to an end.
     pub(super) fn count(
         &self,
+        caller: &Caller,
         protocol: &'static str,
         started: Instant,
         mut came: IngestOutcome,
         end: Result<&Kept, &Error>,
     ) {
         if let Ok(kept) = end {
-            (came.accepted, came.rejected) = (kept.accepted, kept.rejected);
+            came.accepted = if kept.is_repeat { 0 } else { kept.accepted };
+            for cause in Cause::ALL {
+                let count = kept.causes[cause as usize];
+                self.metrics.rejected(protocol, caller.tenant.as_str(), cause.as_str(), count);
+            }
         }
         let outcome = match end {
+            Ok(kept) if kept.is_repeat => "repeated",
             Ok(_) => "ok",
             Err(error) => error.word(),
         };
@@ -117,18 +174,21 @@ impl App {
 }
 
 /// A body on its way to a decoder; it holds its share of the budget until its records are kept.
-struct Received {
-    headers: HeaderMap,
+pub(super) struct Received {
+    pub(super) headers: HeaderMap,
     body: Bytes,
     encoding: Encoding,
-    lease: Lease,
+    pub(super) ids: Ids,
+    pub(super) lease: Lease,
+    /// How the caller's lines are decoded.
+    pub(super) options: Arc<decode::Options>,
     /// Bytes after decompression.
     plain_bytes: usize,
 }
 
 impl Received {
     /// Undoes `Content-Encoding`.
-    fn decompress(&mut self, app: &App) -> Result<Bytes, Error> {
+    pub(super) fn decompress(&mut self, app: &App) -> Result<Bytes, Error> {
         let body = std::mem::take(&mut self.body);
         let plain = body::decompress(body, self.encoding, &app.limits, &mut self.lease)?;
         self.plain_bytes = plain.len();
@@ -146,44 +206,59 @@ impl Received {
     }
 }
 
-/// What turns a body into records.
-type Decoder = fn(&mut Received, &App, i64) -> Result<Decoded, Error>;
-
 /// Reads, decodes, keeps and counts one HTTP request.
-async fn take(
+pub(super) async fn take(
     app: &Arc<App>,
     caller: &Caller,
     protocol: &'static str,
     request: Request,
-    decoder: Decoder,
+    decoder: impl FnOnce(&mut Received, &App, i64) -> Result<Decoded, Error> + Send + 'static,
 ) -> Result<Kept, Error> {
+    let decoder = |received: &mut Received, app: &App, now_ns| Ok((decoder(received, app, now_ns)?, ()));
+    take_with(app, caller, protocol, request, decoder).await.map(|(kept, ())| kept)
+}
+
+/// As [`take`], of a protocol whose answer needs more of the request than what was kept.
+pub(super) async fn take_with<T: Send + 'static>(
+    app: &Arc<App>,
+    caller: &Caller,
+    protocol: &'static str,
+    request: Request,
+    decoder: impl FnOnce(&mut Received, &App, i64) -> Result<(Decoded, T), Error> + Send + 'static,
+) -> Result<(Kept, T), Error> {
     let started = Instant::now();
     let mut came = IngestOutcome::default();
     let end = async {
         app.parts()?;
+        app.rates.admit(&caller.tenant, app.clock.now_ns())?;
         let (parts, body) = request.into_parts();
         let encoding = Encoding::of(&parts.headers)?;
+        let ids = Ids::of(app, caller, protocol, &parts.headers)?;
         let mut lease = app.budget.lease();
         let body = body::read(&parts.headers, body, &app.limits, &mut lease).await?;
         came.received_bytes = body.len();
         let now_ns = app.clock.now_ns();
-        let mut received = Received { headers: parts.headers, body, encoding, lease, plain_bytes: 0 };
+        let options = app.decode_options(&caller.tenant);
+        let mut received = Received { headers: parts.headers, body, encoding, ids, lease, options, plain_bytes: 0 };
         let work_bytes = received.work_bytes();
         let decode = move |app: &App| {
             let decoded = decoder(&mut received, app, now_ns);
             (received, decoded)
         };
-        let (mut received, decoded) = app.offload(work_bytes, decode).await?;
+        let (received, decoded) = app.offload(work_bytes, decode).await?;
         came.decoded_bytes = received.plain_bytes;
-        app.keep(caller, protocol, decoded?, &mut received.lease).await
+        app.rates.charge(&caller.tenant, now_ns, received.plain_bytes);
+        let (decoded, more) = decoded?;
+        let Received { ids, mut lease, .. } = received;
+        Ok((app.keep(caller, protocol, decoded, ids, &mut lease).await?, more))
     };
     let end = end.await;
-    app.count(protocol, started, came, end.as_ref());
+    app.count(caller, protocol, started, came, end.as_ref().map(|(kept, _)| kept));
     end
 }
 
 const PROTOBUF: &str = "application/x-protobuf";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 /// `POST /loki/api/v1/push`: 204 when at least one line was kept (as nothing of it may be sent again), 400 with the
 /// reasons when none was.
@@ -206,7 +281,7 @@ pub(super) async fn loki_push(
 
 fn loki_json(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::loki::push_json(&body, &app.decode, now_ns)?)
+    Ok(decode::loki::push_json(&body, &received.options, now_ns)?)
 }
 
 /// A protobuf push is a snappy block, with or without a `Content-Encoding: snappy`. Under another encoding there may be
@@ -227,7 +302,7 @@ fn loki_protobuf(received: &mut Received, app: &App, now_ns: i64) -> Result<Deco
         }
     };
     received.plain_bytes = body.len();
-    Ok(decode::loki::push_protobuf(&body, &app.decode, now_ns)?)
+    Ok(decode::loki::push_protobuf(&body, &received.options, now_ns)?)
 }
 
 /// `POST /v1/logs`: the answer is in the type of the request; rejected records are told as a partial success.
@@ -260,12 +335,12 @@ pub(super) async fn otlp_logs(
 
 fn otlp_json(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::otlp::logs_json(&body, &app.decode, now_ns)?)
+    Ok(decode::otlp::logs_json(&body, &received.options, now_ns)?)
 }
 
 fn otlp_protobuf(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::otlp::logs_protobuf(&body, &app.decode, now_ns)?)
+    Ok(decode::otlp::logs_protobuf(&body, &received.options, now_ns)?)
 }
 
 /// OTLP's answer; a full success has no `partial_success` (specification, "Full Success").
@@ -305,23 +380,23 @@ pub(super) async fn lines(
 
 fn json_lines(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::jsonline::lines(&body, &app.decode, now_ns)?)
+    Ok(decode::jsonline::lines(&body, &received.options, now_ns)?)
 }
 
 fn text_lines(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
-    Ok(decode::jsonline::text(&body, &app.decode, now_ns)?)
+    Ok(decode::jsonline::text(&body, &received.options, now_ns)?)
 }
 
 fn any_lines(received: &mut Received, app: &App, now_ns: i64) -> Result<Decoded, Error> {
     let body = received.decompress(app)?;
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     let decoder = if matches!(first, Some(b'{' | b'[')) { decode::jsonline::lines } else { decode::jsonline::text };
-    Ok(decoder(&body, &app.decode, now_ns)?)
+    Ok(decoder(&body, &received.options, now_ns)?)
 }
 
 /// The media type without its parameters; "" when there is none.
-fn content_type(headers: &HeaderMap) -> &str {
+pub(super) fn content_type(headers: &HeaderMap) -> &str {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     value.split(';').next().unwrap_or("").trim()
 }
@@ -332,7 +407,7 @@ mod tests {
 
     fn kept(accepted: usize, rejected: usize) -> Kept {
         let reasons = (1..=rejected.min(100)).map(|line| Rejection { line, reason: "not JSON".to_owned() }).collect();
-        Kept { accepted, rejected, reasons }
+        Kept { accepted, rejected, reasons, causes: [rejected, 0, 0], is_repeat: false }
     }
 
     #[test]

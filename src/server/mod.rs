@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::decode;
 use crate::memory::Ceiling;
+use crate::pipeline::Pipelines;
 use crate::query::{self, Engine};
 use crate::record::Tenant;
 use crate::storage::retention::Rules;
@@ -36,22 +37,31 @@ mod admin;
 mod answer;
 mod auth;
 mod body;
+mod connections;
 mod deletions;
+mod elastic;
 mod flight;
 mod grpc;
 mod http_routes;
 mod ingest;
+mod listen;
 mod query_routes;
 pub mod range;
+mod rates;
+mod receivers;
 pub mod rows;
+mod splunk;
 mod sql_metadata;
 mod status;
+mod tls;
 
 pub use auth::TENANT;
 pub use status::Error;
 
 use auth::Auth;
 use body::{Budget, Limits};
+use rates::Rates;
+use tls::Tls;
 
 /// Who calls, once let in.
 #[derive(Debug, Clone)]
@@ -72,9 +82,14 @@ struct App {
     limits: Limits,
     budget: Budget,
     requests: Arc<Semaphore>,
+    connections: connections::Limits,
+    rates: Rates,
+    splunk_acks: splunk::Acks,
+    started_ns: i64,
     /// Decoding that may run at once: it is CPU work, so more than the processors only takes memory.
     decoders: Semaphore,
-    decode: decode::Options,
+    /// Without a tenant; see [`App::decode_options`].
+    decode: Arc<decode::Options>,
     sql_bytes_max: usize,
     slow_after: Duration,
     rejections: Sampler,
@@ -91,7 +106,8 @@ const READY: u8 = 1;
 const CLOSING: u8 = 2;
 
 impl App {
-    fn new(config: &Config, clock: Clock, ceiling: Arc<Ceiling>) -> App {
+    /// **Errors**: when a pipeline can't be.
+    fn new(config: &Config, clock: Clock, ceiling: Arc<Ceiling>) -> Result<App, Error> {
         let server = &config.server;
         let metrics = Metrics::default();
         let mut registry = Registry::default();
@@ -102,19 +118,27 @@ impl App {
             Load { requests: requests.clone(), requests_max: requests.available_permits(), budget: budget.clone() };
         registry.register_collector(Box::new(load));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        App {
-            clock,
+        Ok(App {
             auth: Auth::new(&server.auth),
             limits: Limits {
                 body_bytes_max: server.body_bytes_max.bytes(),
                 body_setting: "server.body_bytes_max",
                 decompressed_bytes_max: server.decompressed_bytes_max.bytes(),
+                decompressed_setting: "server.decompressed_bytes_max",
                 timeout: server.body_timeout,
             },
             budget,
             requests,
+            connections: connections::Limits {
+                connections_max: server.connections_max,
+                head_timeout: server.head_timeout,
+            },
+            rates: Rates::new(config.limits.bytes_per_second, config.limits.burst_bytes),
+            splunk_acks: splunk::Acks::default(),
+            started_ns: clock.now_ns(),
+            clock,
             decoders: Semaphore::new(processors * 2),
-            decode: decode_options(&config.ingest),
+            decode: Arc::new(decode_options(config)?),
             sql_bytes_max: config.query.sql_bytes_max,
             slow_after: config.query.slow_after,
             rejections: Sampler::default(),
@@ -123,6 +147,14 @@ impl App {
             phase: AtomicU8::new(STARTING),
             parts: OnceLock::new(),
             deletion_wanted: Notify::new(),
+        })
+    }
+
+    /// How a tenant's lines are decoded.
+    fn decode_options(&self, tenant: &Tenant) -> Arc<decode::Options> {
+        match self.decode.pipelines {
+            None => self.decode.clone(),
+            Some(_) => Arc::new(decode::Options { tenant: Some(tenant.clone()), ..(*self.decode).clone() }),
         }
     }
 
@@ -181,8 +213,9 @@ impl Collector for Load {
 pub struct Server {
     app: Arc<App>,
     config: Config,
-    health: HealthReporter,
     stop: CancellationToken,
+    health: HealthReporter,
+    listeners: listen::Listeners,
     ports: JoinSet<&'static str>,
     /// Where HTTP is answered.
     pub http: std::net::SocketAddr,
@@ -200,19 +233,24 @@ impl Server {
         let unbound = |source| Error::Internal(format!("a listener has no address: {source}"));
         let http = http_listener.local_addr().map_err(unbound)?;
         let grpc = grpc_listener.local_addr().map_err(unbound)?;
-        let app = Arc::new(App::new(&config, clock, Ceiling::new(config.memory_max, allocated)));
+        let app = Arc::new(App::new(&config, clock, Ceiling::new(config.memory_max, allocated))?);
         if app.auth.is_open() && !(http.ip().is_loopback() && grpc.ip().is_loopback()) {
             warn!(
                 "everybody who reaches {http} or {grpc} may read and write: [server.auth] has neither tokens nor users"
             );
         }
+        let tls = |protocols: &[&str]| {
+            Tls::load("server.tls", &config.server.tls, protocols, config.listen.handshake_timeout)
+        };
+        let (http_tls, grpc_tls) = (tls(&["h2", "http/1.1"])?, tls(&["h2"])?);
+        let listeners = listen::Listeners::bind(&config.listen, &app).await?;
         let stop = CancellationToken::new();
         let mut ports = JoinSet::new();
-        ports.spawn(http_routes::serve(http_listener, app.clone(), stop.clone()));
+        ports.spawn(http_routes::serve(http_listener, http_tls, app.clone(), stop.clone()));
         let health = HealthReporter::new();
         health.set_service_status("", ServingStatus::NotServing).await;
-        ports.spawn(grpc::serve(grpc_listener, app.clone(), health.clone(), stop.clone()));
-        Ok(Server { app, config, health, stop, ports, http, grpc })
+        ports.spawn(grpc::serve(grpc_listener, grpc_tls, app.clone(), health.clone(), stop.clone()));
+        Ok(Server { app, config, stop, health, listeners, ports, http, grpc })
     }
 
     /// Opens the store, recovering what the last run left; from then on requests are served.
@@ -231,15 +269,17 @@ impl Server {
         self.app.phase.store(READY, Ordering::Release);
         self.ports.spawn(deletions::run(self.app.clone(), self.stop.clone()));
         self.health.set_service_status("", ServingStatus::Serving).await;
+        self.ports.spawn(grpc::follow_health(self.app.clone(), self.health.clone(), self.stop.clone()));
+        self.listeners.start();
         Ok(())
     }
 
     /// Stops accepting, lets running requests end within the grace, flushes and closes the store.
     pub async fn close(mut self) -> Result<(), Error> {
         let grace = self.config.server.shutdown_grace;
+        // What came in by sockets that acknowledge nothing is still kept.
+        self.listeners.close(grace).await;
         self.app.phase.store(CLOSING, Ordering::Release);
-        // Ends the streams of those who watch it; they would hold the port open.
-        self.health.clear_service_status("").await;
         self.stop.cancel();
         let drained = async { while self.ports.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, drained).await.is_err() {
@@ -259,9 +299,11 @@ async fn listen(flag: &'static str, address: &str) -> Result<TcpListener, Error>
     bound.map_err(|source| Error::Bind { flag, address: address.to_owned(), source })
 }
 
-/// Checks what `config` takes as text: the rules of retention.
+/// Checks what `config` takes as text: the rules of retention, pipelines, and listeners' tenants and time zones.
 pub fn check(config: &Config) -> Result<(), Error> {
-    storage_options(config).map(drop)
+    listen::check(&config.listen)?;
+    storage_options(config)?;
+    decode_options(config).map(drop)
 }
 
 fn storage_options(config: &Config) -> Result<storage::Options, Error> {
@@ -317,8 +359,13 @@ fn query_options(settings: &config::Query, ceiling: Arc<Ceiling>) -> query::Opti
     }
 }
 
-fn decode_options(settings: &config::Ingest) -> decode::Options {
-    decode::Options {
+/// How lines are decoded, of no tenant in particular. **Errors**: when a pipeline can't be.
+pub fn decode_options(config: &Config) -> Result<decode::Options, Error> {
+    let settings = &config.ingest;
+    let pipelines = Pipelines::compile(&config.pipeline).map_err(|error| Error::Invalid(error.to_string()))?;
+    Ok(decode::Options {
+        pipelines: (!pipelines.is_empty()).then(|| Arc::new(pipelines)),
+        tenant: None,
         line_bytes_max: settings.line_bytes_max,
         fields_per_line_max: settings.fields_per_line_max,
         field_name_bytes_max: settings.field_name_bytes_max,
@@ -333,7 +380,7 @@ fn decode_options(settings: &config::Ingest) -> decode::Options {
         message_names: settings.message_names.clone(),
         trace_id_names: settings.trace_id_names.clone(),
         span_id_names: settings.span_id_names.clone(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -353,7 +400,7 @@ mod tests {
 
     #[test]
     fn the_documented_names_are_the_decoders() {
-        let (ours, theirs) = (decode_options(&config().ingest), decode::Options::default());
+        let (ours, theirs) = (decode_options(&config()).unwrap(), decode::Options::default());
         assert_eq!(ours.timestamp_names, theirs.timestamp_names);
         assert_eq!(ours.level_names, theirs.level_names);
         assert_eq!(ours.service_names, theirs.service_names);

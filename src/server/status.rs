@@ -11,6 +11,8 @@ use http::{HeaderMap, StatusCode, request};
 use prost::Message;
 use tonic::Code;
 
+use super::auth;
+use crate::clock::Clock;
 use crate::decode;
 use crate::error::Kind;
 use crate::query;
@@ -71,6 +73,15 @@ pub enum Error {
         /// The setting that gives the limit.
         setting: &'static str,
     },
+    /// A tenant sends faster than it may.
+    #[error("the tenant sends too fast; the limit is 'limits.bytes_per_second' with 'limits.burst_bytes'; try again")]
+    TooFast {
+        /// When it may again.
+        retry_after: Duration,
+    },
+    /// A request of this id is being kept at this moment.
+    #[error("a request of the same batch id is being kept; try again")]
+    BeingKept,
     /// Too many requests of all kinds.
     #[error("too many requests at once; the limit is 'server.requests_max'; try again")]
     Overloaded,
@@ -103,8 +114,8 @@ impl Error {
             | Error::Unsupported(_) => Kind::Invalid,
             Error::NotFound(_) => Kind::NotFound,
             Error::BodyTimeout(_) => Kind::Deadline,
-            Error::TooLarge { .. } | Error::Busy { .. } => Kind::Limit,
-            Error::Bind { .. } | Error::Overloaded | Error::NotReady(_) => Kind::Unavailable,
+            Error::TooLarge { .. } | Error::Busy { .. } | Error::TooFast { .. } => Kind::Limit,
+            Error::Bind { .. } | Error::Overloaded | Error::NotReady(_) | Error::BeingKept => Kind::Unavailable,
             Error::Decode(error) => error.kind(),
             Error::Store(error) => error.kind(),
             Error::Query(error) => error.kind(),
@@ -161,10 +172,46 @@ impl Error {
     }
 
     /// Whether the very same request may work a little later.
-    fn is_passing(&self) -> bool {
+    pub(super) fn is_passing(&self) -> bool {
         match self {
             Error::Query(_) | Error::TooLarge { .. } | Error::Decode(_) => false,
             _ => matches!(self.kind(), Kind::Limit | Kind::Unavailable),
+        }
+    }
+
+    /// The same after a while: for how long, in whole seconds.
+    fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Error::TooFast { retry_after } => Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)),
+            _ => self.is_passing().then_some(1),
+        }
+    }
+
+    /// Elasticsearch's name for it.
+    pub fn elastic_type(&self) -> &'static str {
+        match self.http_status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "security_exception",
+            StatusCode::NOT_FOUND => "resource_not_found_exception",
+            StatusCode::PAYLOAD_TOO_LARGE => "content_too_long_exception",
+            StatusCode::TOO_MANY_REQUESTS => "es_rejected_execution_exception",
+            StatusCode::SERVICE_UNAVAILABLE => "unavailable_shards_exception",
+            status if status.is_server_error() => "exception",
+            _ => "illegal_argument_exception",
+        }
+    }
+
+    /// The code of Splunk's event collector, with the status that goes with it ("Troubleshoot HTTP Event Collector").
+    fn splunk_code(&self) -> (StatusCode, u8) {
+        match self {
+            Error::Unauthenticated(reason) if *reason == auth::MISSING => (StatusCode::UNAUTHORIZED, 2),
+            Error::Unauthenticated(reason) if *reason == auth::WRONG => (StatusCode::FORBIDDEN, 4),
+            Error::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, 3),
+            _ => match self.http_status() {
+                StatusCode::PAYLOAD_TOO_LARGE => (StatusCode::PAYLOAD_TOO_LARGE, 27),
+                status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => (status, 6),
+                status @ (StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) => (status, 9),
+                status => (status, 8),
+            },
         }
     }
 
@@ -189,8 +236,11 @@ impl IntoResponse for Error {
     }
 }
 
+/// Where Firehose delivers.
+pub const FIREHOSE_PATH: &str = "/aws/firehose";
+
 /// How errors look in the protocol that is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Style {
     /// `{"error":{…}}`
     Json,
@@ -200,16 +250,38 @@ pub enum Style {
     OtlpProtobuf,
     /// OTLP: a JSON `google.rpc.Status`.
     OtlpJson,
+    /// Elasticsearch's `{"error":{"type":…,"reason":…},"status":…}`.
+    Elastic,
+    /// Splunk's `{"text":…,"code":…}`.
+    Splunk,
+    /// Firehose's `{"requestId":…,"timestamp":…,"errorMessage":…}`, with the id of the request.
+    Firehose(String),
 }
+
+/// What Elasticsearch's clients look for in every answer.
+pub const ELASTIC_PRODUCT: (&str, &str) = ("x-elastic-product", "Elasticsearch");
+/// The header with the id of a delivery by Firehose.
+pub const FIREHOSE_REQUEST_ID: &str = "x-amz-firehose-request-id";
 
 impl Style {
     /// The style of the endpoint that a request asks for.
     pub fn of(request: &request::Parts) -> Style {
         let path = request.uri.path();
-        if path.starts_with("/loki/") {
+        if path.starts_with("/loki/") || path.starts_with("/api/prom/") {
             return Style::Text;
         }
-        if path.starts_with("/v1/") {
+        if path.starts_with("/services/") {
+            return Style::Splunk;
+        }
+        if path == FIREHOSE_PATH {
+            let id = request.headers.get(FIREHOSE_REQUEST_ID).and_then(|id| id.to_str().ok());
+            return Style::Firehose(id.unwrap_or_default().to_owned());
+        }
+        let ends = ["/_bulk", "/_doc", "/_create"].iter().any(|end| path.contains(end));
+        if path.starts_with("/elasticsearch") || path.starts_with("/_") || ends {
+            return Style::Elastic;
+        }
+        if path == "/v1/logs" || path.starts_with("/otlp/") {
             let json = is_media_type(&request.headers, "application/json");
             return if json { Style::OtlpJson } else { Style::OtlpProtobuf };
         }
@@ -238,6 +310,8 @@ pub struct RpcStatus {
 pub fn render(error: &Error, style: Style) -> Response {
     let text = error.to_string();
     let code = error.grpc_code() as i32;
+    let mut status = error.http_status();
+    let is_elastic = style == Style::Elastic;
     let (content_type, body) = match style {
         Style::Json => ("application/json", Body::from(format!("{}\n", error.to_json()))),
         Style::Text => ("text/plain; charset=utf-8", Body::from(format!("{text}\n"))),
@@ -247,13 +321,33 @@ pub fn render(error: &Error, style: Style) -> Response {
         Style::OtlpJson => {
             ("application/json", Body::from(serde_json::json!({ "code": code, "message": text }).to_string()))
         }
+        Style::Elastic => {
+            let cause = serde_json::json!({ "type": error.elastic_type(), "reason": text });
+            let mut whole = cause.clone();
+            whole["root_cause"] = serde_json::json!([cause]);
+            let body = serde_json::json!({ "error": whole, "status": status.as_u16() });
+            ("application/json", Body::from(body.to_string()))
+        }
+        Style::Splunk => {
+            let code;
+            (status, code) = error.splunk_code();
+            ("application/json", Body::from(serde_json::json!({ "text": text, "code": code }).to_string()))
+        }
+        Style::Firehose(id) => {
+            let now_ms = Clock::System.now_ns() / 1_000_000;
+            let body = serde_json::json!({ "requestId": id, "timestamp": now_ms, "errorMessage": text });
+            ("application/json", Body::from(body.to_string()))
+        }
     };
     let mut response = Response::new(body);
-    *response.status_mut() = error.http_status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    if error.is_passing() {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(seconds) = error.retry_after_s() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if is_elastic {
+        headers.insert(ELASTIC_PRODUCT.0, HeaderValue::from_static(ELASTIC_PRODUCT.1));
     }
     if matches!(error, Error::Unauthenticated(_)) {
         headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"quiver\", charset=\"UTF-8\""));
@@ -279,6 +373,7 @@ mod tests {
             (Error::Decode(decode::Error::Malformed("x".into())), 400, Code::InvalidArgument, false),
             (Error::Decode(decode::Error::TooLarge(1)), 413, Code::ResourceExhausted, false),
             (Error::Busy { what: "bytes", setting: "s" }, 429, Code::ResourceExhausted, true),
+            (Error::TooFast { retry_after: Duration::from_millis(1_500) }, 429, Code::ResourceExhausted, true),
             (Error::Overloaded, 503, Code::Unavailable, true),
             (Error::NotReady("starting"), 503, Code::Unavailable, true),
             (Error::Query(query::Error::Invalid("x".into())), 400, Code::InvalidArgument, false),
@@ -305,6 +400,12 @@ mod tests {
         assert_eq!(body(Style::Text).await, "no field named 'x'\n");
         assert_eq!(body(Style::Json).await, "{\"error\":{\"kind\":\"invalid\",\"message\":\"no field named 'x'\"}}\n");
         assert_eq!(body(Style::OtlpJson).await, "{\"code\":3,\"message\":\"no field named 'x'\"}");
+        assert_eq!(
+            body(Style::Elastic).await,
+            "{\"error\":{\"reason\":\"no field named 'x'\",\"root_cause\":[{\"reason\":\"no field named 'x'\",\"type\":\
+             \"illegal_argument_exception\"}],\"type\":\"illegal_argument_exception\"},\"status\":400}"
+        );
+        assert_eq!(body(Style::Splunk).await, "{\"code\":6,\"text\":\"no field named 'x'\"}");
         let status = RpcStatus::decode(body(Style::OtlpProtobuf).await).unwrap();
         assert_eq!((status.code, status.message.as_str()), (3, "no field named 'x'"));
     }
@@ -319,5 +420,34 @@ mod tests {
         assert_eq!(style("/v1/logs", "application/x-protobuf"), Style::OtlpProtobuf);
         assert_eq!(style("/v1/logs", "Application/JSON; charset=utf-8"), Style::OtlpJson);
         assert_eq!(style("/api/v1/sql", "text/plain"), Style::Json);
+        for path in ["/_bulk", "/logs-web/_bulk", "/elasticsearch/x/_doc/1", "/_license"] {
+            assert_eq!(style(path, ""), Style::Elastic, "{path}");
+        }
+        assert_eq!(style("/services/collector/event", ""), Style::Splunk);
+        assert_eq!(style("/aws/firehose", ""), Style::Firehose(String::new()));
+        assert_eq!(style("/otlp/v1/logs", ""), Style::OtlpProtobuf);
+        assert_eq!(style("/v1/input", ""), Style::Json);
+    }
+
+    #[test]
+    fn a_tenant_that_is_too_fast_is_told_when_it_may_again() {
+        let error = Error::TooFast { retry_after: Duration::from_millis(1_500) };
+        for style in [Style::Json, Style::Elastic, Style::Splunk, Style::Text] {
+            let answer = render(&error, style);
+            assert_eq!((answer.status().as_u16(), &answer.headers()[RETRY_AFTER]), (429, &HeaderValue::from(2)));
+        }
+    }
+
+    #[test]
+    fn splunks_codes_follow_the_reason() {
+        for (error, status, code) in [
+            (Error::Unauthenticated(auth::MISSING), 401, 2),
+            (Error::Unauthenticated(auth::WRONG), 403, 4),
+            (Error::Unauthenticated("malformed"), 401, 3),
+            (Error::Overloaded, 503, 9),
+            (Error::Internal("x".into()), 500, 8),
+        ] {
+            assert_eq!(error.splunk_code(), (StatusCode::from_u16(status).unwrap(), code), "{error:?}");
+        }
     }
 }

@@ -14,12 +14,16 @@ use sqlx::sqlite::{
 };
 use sqlx::{Executor, Row};
 
+use super::repeats::{BatchId, IDS_MAX};
 use super::retention::Class;
 use super::schema::FieldInfo;
 use crate::record::{FieldType, Tenant};
 
 /// Version of the tables; a store of a later version is refused.
 const SCHEMA_VERSION: i64 = 1 + UPGRADES.len() as i64;
+
+/// An id in hexadecimal.
+const ID_DIGITS: usize = 32;
 
 /// Codes of SQLite for a file that is damaged, and for one that is no database at all.
 const SQLITE_DAMAGED: [&str; 2] = ["11", "26"];
@@ -36,7 +40,7 @@ CREATE TABLE IF NOT EXISTS segment (
 );";
 
 /// What leads from each version to the next.
-const UPGRADES: [&str; 2] = [
+const UPGRADES: [&str; 3] = [
     "
 ALTER TABLE segment ADD COLUMN flushed_ns BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE segment ADD COLUMN flushed_bytes BIGINT NOT NULL DEFAULT 0;
@@ -51,6 +55,8 @@ CREATE TABLE IF NOT EXISTS deletion (
     records_removed BIGINT NOT NULL, error TEXT, requested_ns BIGINT NOT NULL
 );
 ALTER TABLE deletion ADD COLUMN awaits TEXT NOT NULL DEFAULT '[]';",
+    "
+CREATE TABLE batch_id (tenant TEXT NOT NULL, low_water BIGINT NOT NULL, ids TEXT NOT NULL, PRIMARY KEY (tenant, low_water));",
 ];
 
 /// A live segment as the catalog describes it.
@@ -329,17 +335,40 @@ impl Catalog {
         })
     }
 
-    /// Makes `segments` live and moves the low-water mark, in one transaction.
-    pub async fn commit(&self, segments: &[Segment], low_water: u64, next_segment: i64) -> Result<(), Error> {
+    /// Makes `segments` live, remembers the `ids` of their records and moves the low-water mark, in one transaction.
+    pub async fn commit(
+        &self,
+        segments: &[Segment],
+        ids: &[(Tenant, Vec<BatchId>)],
+        low_water: u64,
+        next_segment: i64,
+    ) -> Result<(), Error> {
         let failed = |source| self.failed(source);
         let mut transaction = self.pool.begin().await.map_err(failed)?;
         for segment in segments {
             insert(&mut transaction, segment).await.map_err(failed)?;
         }
+        for (tenant, ids) in ids {
+            insert_ids(&mut transaction, tenant, ids, low_water).await.map_err(failed)?;
+        }
         let update = sqlx::query("UPDATE store SET low_water = $1 WHERE id = 1").bind(low_water as i64);
         update.execute(&mut *transaction).await.map_err(failed)?;
         raise_next_segment(&mut transaction, next_segment).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)
+    }
+
+    /// The ids that flushes brought, of each tenant from the oldest.
+    pub async fn batch_ids(&self) -> Result<Vec<(Tenant, Vec<BatchId>)>, Error> {
+        let rows =
+            sqlx::query("SELECT tenant, ids FROM batch_id ORDER BY tenant, low_water").fetch_all(&self.pool).await;
+        let read = |row: &SqliteRow| {
+            // An id that can't be read is one that is not known; it costs no more than a line that is there twice.
+            let tenant = Tenant::parse(row.get("tenant"))?;
+            let texts = row.get::<&str, _>("ids").as_bytes().chunks(ID_DIGITS);
+            let ids = texts.filter_map(|text| u128::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok());
+            Some((tenant, ids.map(BatchId).collect()))
+        };
+        Ok(rows.map_err(|source| self.failed(source))?.iter().filter_map(read).collect())
     }
 
     /// Removes segments by id and makes others live in their place, in one transaction; with nothing `added` it only
@@ -383,6 +412,28 @@ fn failure(path: &str, source: sqlx::Error) -> Error {
         Some(reason) => Error::Unreadable { path: path.to_owned(), reason },
         None => Error::Database { path: path.to_owned(), source },
     }
+}
+
+/// Adds a flush's ids of a tenant, and forgets the flushes whose ids are not among the newest [`IDS_MAX`].
+async fn insert_ids(
+    connection: &mut SqliteConnection,
+    tenant: &Tenant,
+    ids: &[BatchId],
+    low_water: u64,
+) -> Result<(), sqlx::Error> {
+    let text: String = ids.iter().map(|id| format!("{:032x}", id.0)).collect();
+    let query = sqlx::query("INSERT INTO batch_id (tenant, low_water, ids) VALUES ($1, $2, $3)");
+    query.bind(tenant.as_str()).bind(low_water as i64).bind(text).execute(&mut *connection).await?;
+    let select = "SELECT low_water, length(ids) AS length FROM batch_id WHERE tenant = $1 ORDER BY low_water DESC";
+    let mut newer = 0;
+    for row in sqlx::query(select).bind(tenant.as_str()).fetch_all(&mut *connection).await? {
+        if newer >= IDS_MAX {
+            let delete = sqlx::query("DELETE FROM batch_id WHERE tenant = $1 AND low_water = $2");
+            delete.bind(tenant.as_str()).bind(row.get::<i64, _>("low_water")).execute(&mut *connection).await?;
+        }
+        newer += row.get::<i64, _>("length") as usize / ID_DIGITS;
+    }
+    Ok(())
 }
 
 pub(super) async fn insert(to: &mut SqliteConnection, segment: &Segment) -> Result<(), sqlx::Error> {
@@ -488,7 +539,7 @@ pub(crate) mod tests {
         let file = dir.path().join("catalog.sqlite");
         let (catalog, contents) = Catalog::open(&file).await.unwrap();
         assert_eq!((contents.segments.len(), contents.low_water, contents.next_segment), (0, 0, 1));
-        catalog.commit(&[segment(1), segment(2)], 21, 3).await.unwrap();
+        catalog.commit(&[segment(1), segment(2)], &[], 21, 3).await.unwrap();
         catalog.close().await;
         let (_, contents) = Catalog::open(&file).await.unwrap();
         assert_eq!(contents.segments, [segment(1), segment(2)]);
@@ -500,8 +551,8 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1)], 11, 2).await.unwrap();
-        assert!(catalog.commit(&[segment(2), segment(1)], 21, 3).await.is_err(), "segment 1 exists");
+        catalog.commit(&[segment(1)], &[], 11, 2).await.unwrap();
+        assert!(catalog.commit(&[segment(2), segment(1)], &[], 21, 3).await.is_err(), "segment 1 exists");
         let (_, contents) = Catalog::open(&file).await.unwrap();
         assert_eq!((contents.segments.len(), contents.low_water), (1, 11));
     }
@@ -522,7 +573,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1), segment(2), segment(3)], 31, 4).await.unwrap();
+        catalog.commit(&[segment(1), segment(2), segment(3)], &[], 31, 4).await.unwrap();
         catalog.replace(&[1, 2], &[segment(4)], 5).await.unwrap();
         let error = catalog.replace(&[3, 2], &[segment(5)], 6).await.unwrap_err();
         assert!(matches!(error, Error::Gone { id: 2, .. }), "{error}");
@@ -540,7 +591,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1), segment(2)], 21, 3).await.unwrap();
+        catalog.commit(&[segment(1), segment(2)], &[], 21, 3).await.unwrap();
         catalog.quarantine(2, "page 7 is damaged").await.unwrap();
         assert!(matches!(catalog.quarantine(3, "x").await, Err(Error::Gone { id: 3, .. })));
         catalog.close().await;
@@ -601,7 +652,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1)], 11, 2).await.unwrap();
+        catalog.commit(&[segment(1)], &[], 11, 2).await.unwrap();
         catalog.close().await;
         let mut bytes = std::fs::read(&file).unwrap();
         bytes[..100].fill(0x5a);

@@ -1,4 +1,5 @@
-//! What a frame of the write-ahead log holds: a tenant's name and a batch as an Arrow IPC stream, lz4-compressed.
+//! What a frame of the write-ahead log holds: a tenant's name, the ids by which its records are known when they come
+//! again, and a batch as an Arrow IPC stream, lz4-compressed.
 
 use std::io::Cursor;
 
@@ -8,14 +9,24 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 
 use super::Error;
+use super::repeats::{BatchId, ID_BYTES};
 use crate::record::{Tenant, batch, column};
 
-/// A frame's payload: length and bytes of the tenant's name, then the batch.
-pub(super) fn encode(tenant: &Tenant, batch: &RecordBatch) -> Result<Vec<u8>, Error> {
+/// Stands in the length of the tenant's name when ids follow it; frames without ids are as they always were.
+const HAS_IDS: u8 = 0x80;
+
+/// A frame's payload: length and bytes of the tenant's name; where there are ids, how many (`u32`) and they; the batch.
+pub(super) fn encode(tenant: &Tenant, ids: &[BatchId], batch: &RecordBatch) -> Result<Vec<u8>, Error> {
     let name = tenant.as_str().as_bytes();
     let mut payload = Vec::with_capacity(1 + name.len() + batch.get_array_memory_size() / 2);
-    payload.push(u8::try_from(name.len()).expect("a tenant's name is short"));
+    let length =
+        u8::try_from(name.len()).ok().filter(|length| length & HAS_IDS == 0).expect("a tenant's name is short");
+    payload.push(if ids.is_empty() { length } else { length | HAS_IDS });
     payload.extend_from_slice(name);
+    if !ids.is_empty() {
+        payload.extend_from_slice(&u32::try_from(ids.len()).expect("a request's size is limited").to_le_bytes());
+        ids.iter().for_each(|id| payload.extend_from_slice(&id.to_bytes()));
+    }
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
     let mut writer = StreamWriter::try_new_with_options(&mut payload, &batch.schema(), options)?;
     writer.write(batch)?;
@@ -25,14 +36,31 @@ pub(super) fn encode(tenant: &Tenant, batch: &RecordBatch) -> Result<Vec<u8>, Er
 }
 
 /// The reverse of [`encode`].
-pub(super) fn decode(payload: &[u8]) -> Result<(Tenant, RecordBatch), Error> {
+pub(super) fn decode(payload: &[u8]) -> Result<Decoded, Error> {
     let damaged = |what: &str| Error::Frame(what.to_owned());
     let (length, rest) = payload.split_first().ok_or_else(|| damaged("it is empty"))?;
-    let (name, ipc) = rest.split_at_checked(usize::from(*length)).ok_or_else(|| damaged("the tenant is cut"))?;
+    let name_bytes = usize::from(length & !HAS_IDS);
+    let (name, mut ipc) = rest.split_at_checked(name_bytes).ok_or_else(|| damaged("the tenant is cut"))?;
+    let mut ids = Vec::new();
+    if length & HAS_IDS != 0 {
+        let (count, rest) = ipc.split_first_chunk::<4>().ok_or_else(|| damaged("the ids are cut"))?;
+        let bytes = (u32::from_le_bytes(*count) as usize).saturating_mul(ID_BYTES);
+        let (found, rest) = rest.split_at_checked(bytes).ok_or_else(|| damaged("the ids are cut"))?;
+        ids.extend(BatchId::read(found));
+        ipc = rest;
+    }
     let tenant = std::str::from_utf8(name).ok().and_then(Tenant::parse).ok_or_else(|| damaged("no such tenant"))?;
     let mut reader = StreamReader::try_new(Cursor::new(ipc), None)?;
     let batch = reader.next().ok_or_else(|| damaged("it holds no batch"))??;
-    Ok((tenant, with_shape_dictionary(batch)?))
+    Ok(Decoded { tenant, ids, batch: with_shape_dictionary(batch)? })
+}
+
+/// What a frame held.
+#[derive(Debug, PartialEq)]
+pub(super) struct Decoded {
+    pub tenant: Tenant,
+    pub ids: Vec<BatchId>,
+    pub batch: RecordBatch,
 }
 
 /// Frames of quiver 0.1 have a shape's text for every record.
@@ -65,8 +93,14 @@ mod tests {
     #[test]
     fn a_frame_gives_its_batch_back() {
         let (tenant, batch) = (Tenant::default_tenant(), decoded());
-        let payload = encode(&tenant, &batch).unwrap();
-        assert_eq!(decode(&payload).unwrap(), (tenant, batch));
+        for ids in [vec![], vec![BatchId::of(&[b"a"]), BatchId::of(&[b"b"])]] {
+            let payload = encode(&tenant, &ids, &batch).unwrap();
+            let (tenant, batch) = (tenant.clone(), batch.clone());
+            assert_eq!(decode(&payload).unwrap(), Decoded { tenant, ids, batch });
+            for cut in 0..payload.len() {
+                assert!(decode(&payload[..cut]).is_err() || cut + 8 >= payload.len(), "cut at {cut}");
+            }
+        }
     }
 
     #[test]
@@ -82,7 +116,7 @@ mod tests {
         let columns = batch.schema_ref().fields().iter().zip(batch.columns());
         let (fields, columns): (Vec<_>, Vec<_>) = columns.map(|(field, array)| texts(field, array)).unzip();
         let old = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
-        let (_, read) = decode(&encode(&Tenant::default_tenant(), &old).unwrap()).unwrap();
+        let read = decode(&encode(&Tenant::default_tenant(), &[], &old).unwrap()).unwrap().batch;
         assert_eq!(read.schema(), batch.schema());
         let shapes = read.column_by_name(column::SHAPE).unwrap().as_dictionary::<arrow::datatypes::Int32Type>();
         assert_eq!((shapes.values().len(), shapes.null_count()), (2, 1));

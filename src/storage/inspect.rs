@@ -84,7 +84,7 @@ pub fn wal_files(data_dir: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// Decodes what a frame of the write-ahead log holds. **Errors**: [`Error::Frame`] and what Arrow says.
 pub fn check_frame(found: &Frame) -> Result<(), Error> {
-    let (_, batch) = frame::decode(&found.payload)?;
+    let batch = frame::decode(&found.payload)?.batch;
     if batch.num_rows() != found.rows as usize {
         return Err(Error::Frame(format!("it names {} records and holds {}", found.rows, batch.num_rows())));
     }

@@ -29,6 +29,7 @@ pub mod paths;
 pub mod quota;
 mod recovery;
 pub mod remote;
+mod repeats;
 pub mod retention;
 mod schema;
 pub mod segment;
@@ -39,6 +40,7 @@ mod writer;
 pub use buffer::Buffered;
 pub use catalog::Segment;
 pub use deletion::Deletion;
+pub use repeats::{BatchId, Claim};
 pub use schema::FieldInfo;
 pub use snapshot::{Fields, Snapshot};
 
@@ -49,6 +51,7 @@ use crate::wal;
 use cache::Cache;
 use metrics::Metrics;
 use opened::Opened;
+use repeats::Repeats;
 use segment::OpenSegment;
 use snapshot::View;
 use writer::Request;
@@ -253,6 +256,7 @@ struct Shared {
     pages: Arc<segment::PageCache>,
     cache: Cache,
     metrics: Metrics,
+    repeats: Arc<Repeats>,
     /// Why nothing can be appended until a restart, once that is so.
     broken: OnceLock<Arc<Error>>,
 }
@@ -280,6 +284,7 @@ impl Store {
             pages: Arc::new(segment::PageCache::new(options.page_cache_bytes_max)),
             cache,
             metrics,
+            repeats: Arc::new(recovered.repeats),
             broken: OnceLock::new(),
         });
         shared.publish_buffer_gauges();
@@ -295,6 +300,7 @@ impl Store {
             recovered.catalog,
             recovered.wal,
             recovered.next_seq,
+            recovered.low_water,
             recovered.next_segment,
             requests.downgrade(),
             removals,
@@ -314,19 +320,30 @@ impl Store {
     /// **Errors**: [`Kind::Limit`] when memory is full, [`Kind::Unavailable`] when the disk is full or the store closes;
     /// nothing of the batch is kept then, unless the process dies at that moment.
     pub async fn append(&self, tenant: &Tenant, batch: RecordBatch) -> Result<(), Error> {
+        self.append_claimed(tenant, batch, self.claim(tenant)).await
+    }
+
+    /// The ids that a next append of the tenant's brings.
+    pub fn claim(&self, tenant: &Tenant) -> Claim {
+        Claim::new(self.shared.repeats.clone(), tenant.clone())
+    }
+
+    /// As [`Store::append`]; the claimed ids are remembered with the records, however the process ends then. An empty
+    /// batch keeps nothing, and no id.
+    pub async fn append_claimed(&self, tenant: &Tenant, batch: RecordBatch, claim: Claim) -> Result<(), Error> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
         self.wait_for_room().await?;
-        let (tenant_of_frame, encoded) = (tenant.clone(), batch.clone());
+        let (tenant_of_frame, encoded, ids) = (tenant.clone(), batch.clone(), claim.ids().to_vec());
         let payload = if batch.get_array_memory_size() > ENCODE_INLINE_BYTES_MAX {
-            let encode = move || frame::encode(&tenant_of_frame, &encoded);
+            let encode = move || frame::encode(&tenant_of_frame, &ids, &encoded);
             tokio::task::spawn_blocking(encode).await.map_err(|_| Error::Closed)??
         } else {
-            frame::encode(&tenant_of_frame, &encoded)?
+            frame::encode(&tenant_of_frame, &ids, &encoded)?
         };
         let (done, answer) = oneshot::channel();
-        let request = Request::Append { tenant: tenant.clone(), batch, payload, done };
+        let request = Request::Append { tenant: tenant.clone(), batch, payload, claim, done };
         self.requests.send(request).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, Segment};
+use super::repeats::Repeats;
 use super::snapshot::View;
 use super::{Buffered, Error, Options, frame, paths};
 use crate::wal::{self, Wal};
@@ -16,6 +17,9 @@ pub(super) struct Recovered {
     pub catalog: Catalog,
     pub wal: Wal,
     pub view: View,
+    pub repeats: Repeats,
+    /// Ids of records below it are in the catalog.
+    pub low_water: u64,
     pub next_seq: u64,
     pub next_segment: i64,
     pub wal_lost_bytes: u64,
@@ -51,9 +55,13 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
     // Numbers start at 1, so that 0 stands before all records: a cursor that has seen nothing.
     let mut next_seq = contents.low_water.max(1);
     let mut failure = None;
+    let repeats = Repeats::default();
+    for (tenant, ids) in catalog.batch_ids().await? {
+        repeats.keep(&tenant, 0, ids);
+    }
     let losses = wal::replay(&wal_dir, contents.low_water, |found| {
         let last = found.first_seq + u64::from(found.rows);
-        match restore(&mut view, &found, options.fields_max) {
+        match restore(&mut view, &repeats, &found, options.fields_max) {
             Ok(()) => next_seq = next_seq.max(last),
             Err(error) => failure = failure.take().or(Some(error)),
         }
@@ -71,7 +79,17 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
     let wal = Wal::open(&wal_dir, next_seq)?;
     let wal_lost_bytes = losses.iter().map(|loss| loss.bytes).sum();
     let next_segment = contents.next_segment;
-    Ok(Recovered { catalog, wal, view, next_seq, next_segment, wal_lost_bytes, is_new })
+    Ok(Recovered {
+        catalog,
+        wal,
+        view,
+        repeats,
+        low_water: contents.low_water,
+        next_seq,
+        next_segment,
+        wal_lost_bytes,
+        is_new,
+    })
 }
 
 /// Why a segment's file can't be what the catalog says, as far as the directory tells. Where there is an object store, a
@@ -90,11 +108,12 @@ pub(super) fn damage(root: &Path, segment: &Segment, is_elsewhere: bool) -> Opti
     }
 }
 
-fn restore(view: &mut View, found: &wal::Frame, fields_max: usize) -> Result<(), Error> {
-    let (tenant, batch) = frame::decode(&found.payload)?;
+fn restore(view: &mut View, repeats: &Repeats, found: &wal::Frame, fields_max: usize) -> Result<(), Error> {
+    let frame::Decoded { tenant, ids, batch } = frame::decode(&found.payload)?;
     if batch.num_rows() == 0 || batch.num_rows() != found.rows as usize {
         return Err(Error::Frame(format!("it names {} records and holds {}", found.rows, batch.num_rows())));
     }
+    repeats.keep(&tenant, found.first_seq, ids);
     let snapshot = Arc::make_mut(view.tenants.entry(tenant).or_default());
     Ok(snapshot.add_batch(Buffered::new(batch, found.first_seq), fields_max)?)
 }

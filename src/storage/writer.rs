@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::catalog::{Catalog, History, Segment};
+use super::repeats::Claim;
 use super::snapshot::View;
 use super::upkeep::Upkeep;
 use super::{Buffered, Compacted, Error, Options, Shared, deletion, paths, segment};
@@ -32,7 +33,7 @@ type Done = oneshot::Sender<Result<(), Error>>;
 /// Everything that can happen to the store.
 pub(super) enum Request {
     /// Make a batch durable and visible.
-    Append { tenant: Tenant, batch: RecordBatch, payload: Vec<u8>, done: Done },
+    Append { tenant: Tenant, batch: RecordBatch, payload: Vec<u8>, claim: Claim, done: Done },
     /// Write the buffer to segments.
     Flush { done: Done },
     /// Change deletions, or segments for one.
@@ -60,6 +61,7 @@ struct Waiting {
     tenant: Tenant,
     batch: RecordBatch,
     first_seq: u64,
+    claim: Claim,
     done: Done,
 }
 
@@ -93,6 +95,8 @@ pub(super) struct Writer {
     pub(super) catalog: Catalog,
     wal: Wal,
     next_seq: u64,
+    /// Ids of records below it are in the catalog.
+    ids_written: u64,
     pub(super) next_segment: i64,
     /// Brings the end of a flush or a merge back to this thread; weak, so that a dropped store ends it.
     pub(super) requests: mpsc::WeakSender<Request>,
@@ -119,6 +123,7 @@ impl Writer {
         catalog: Catalog,
         wal: Wal,
         next_seq: u64,
+        ids_written: u64,
         next_segment: i64,
         requests: mpsc::WeakSender<Request>,
         removals: mpsc::Sender<String>,
@@ -133,6 +138,7 @@ impl Writer {
             catalog,
             wal,
             next_seq,
+            ids_written,
             next_segment,
             requests,
             upkeep,
@@ -181,8 +187,9 @@ impl Writer {
         while let Some(request) = next.take() {
             match request {
                 Request::Append { done, .. } if self.closing => drop(done.send(Err(Error::Closed))),
-                Request::Append { tenant, batch, payload, done } => {
-                    group.push(self.log(tenant, batch, &payload, done));
+                Request::Append { tenant, batch, payload, claim, done } => {
+                    let first_seq = self.log(&batch, &payload);
+                    group.push(Waiting { tenant, batch, first_seq, claim, done });
                 }
                 Request::Flush { done } => {
                     self.commit(std::mem::take(&mut group));
@@ -213,12 +220,13 @@ impl Writer {
         self.commit(group);
     }
 
-    fn log(&mut self, tenant: Tenant, batch: RecordBatch, payload: &[u8], done: Done) -> Waiting {
+    /// Gives the number of the first record.
+    fn log(&mut self, batch: &RecordBatch, payload: &[u8]) -> u64 {
         let rows = u32::try_from(batch.num_rows()).expect("a request's size is limited");
         let first_seq = self.next_seq;
         self.wal.append(first_seq, rows, &[payload]);
         self.next_seq += u64::from(rows);
-        Waiting { tenant, batch, first_seq, done }
+        first_seq
     }
 
     /// Makes the logged appends safe, then visible, then acknowledges them.
@@ -242,6 +250,7 @@ impl Writer {
         let mut answers = Vec::with_capacity(group.len());
         for waiting in group {
             self.shared.metrics.appended_records.inc_by(waiting.batch.num_rows() as u64);
+            waiting.claim.keep(waiting.first_seq);
             answers.push((waiting.done, self.show(&mut view, waiting.tenant, waiting.batch, waiting.first_seq)));
         }
         self.shared.view.store(Arc::new(view));
@@ -373,10 +382,11 @@ impl Writer {
         let (job, catalog, options) = (frozen.clone(), self.catalog.clone(), self.options.clone());
         let (requests, runtime, mut next_segment) = (self.requests.clone(), runtime.clone(), self.next_segment);
         let (now_ns, shared) = (self.clock.now_ns(), self.shared.clone());
+        let ids = self.shared.repeats.between(self.ids_written, frozen.low_water);
         let work = move || {
             let outcome = write_segments(&options, &job, now_ns, &mut next_segment).and_then(|segments| {
                 shared.cache.upload(&segments)?;
-                runtime.block_on(catalog.commit(&segments, job.low_water, next_segment))?;
+                runtime.block_on(catalog.commit(&segments, &ids, job.low_water, next_segment))?;
                 Ok(Flushed { segments, next_segment })
             });
             shared.evict();
@@ -410,6 +420,7 @@ impl Writer {
         let waiters = std::mem::take(&mut self.waiters);
         match outcome {
             Ok(flushed) => {
+                self.ids_written = frozen.low_water;
                 self.publish(flushed, frozen.low_water, started);
                 self.keep_quota(runtime);
                 self.recount_pending();

@@ -105,6 +105,9 @@ func run(ctx context.Context, s settings) error {
 	if result.others, err = measureOthers(ctx, s, data, result.questions); err != nil {
 		return err
 	}
+	if result.formats, err = measureFormats(ctx, s); err != nil {
+		return err
+	}
 	return result.publish()
 }
 

@@ -35,6 +35,7 @@ type result struct {
 	duckDB         *duckDB
 	references     []referenced
 	others         []other
+	formats        []decoded
 	firstRow       float64
 	startUp        time.Duration
 	isCacheDropped bool
@@ -93,6 +94,7 @@ func (r *result) markdown() string {
 	}
 	r.writeQuestions(&out)
 	r.writeCosts(&out)
+	r.writeFormats(&out)
 	if len(r.differences) > 0 {
 		fmt.Fprintf(&out, "\n**%d answers differ:**\n\n- %s\n", len(r.differences), strings.Join(r.differences, "\n- "))
 	}
@@ -157,6 +159,15 @@ func (r *result) writeCosts(out *strings.Builder) {
 	tell("DuckDB's Parquet file, bytes per raw byte", float64(r.duckDB.parquetBytes)/float64(r.lines.RawBytes))
 	for _, other := range r.others {
 		tell(other.name+": MB/s of wall time", megabytesPerSecond(other.outcome))
+	}
+	out.WriteByte('\n')
+	writeTable(out, rows)
+}
+
+func (r *result) writeFormats(out *strings.Builder) {
+	rows := [][]string{{"decoding lines of", "CPU-s per GB", "bytes a line"}}
+	for _, format := range r.formats {
+		rows = append(rows, []string{format.name, digits(format.cpuPerGB), fmt.Sprint(format.bytesALine)})
 	}
 	out.WriteByte('\n')
 	writeTable(out, rows)

@@ -5,16 +5,26 @@
 //! 100) and `QUIVER_SEED` for the kill test.
 
 mod backup;
+mod certificates;
 mod clients;
 mod deletion;
+mod elastic;
 mod formats;
+mod forward_clients;
 mod http;
 mod ingest;
 mod kills;
 mod lifecycle;
+mod limits;
+mod listeners;
 mod memory;
 mod object_store;
+mod parsing;
 mod quiver;
+mod receivers;
 mod recovery;
+mod repeats;
 mod segments;
 mod sql;
+mod syslog_daemons;
+mod tls;

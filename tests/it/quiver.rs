@@ -145,6 +145,15 @@ impl Quiver {
         fs::read_to_string(self.log.path()).expect("the log can be read")
     }
 
+    /// Where a listener of `[listen]` listens, as the log tells it.
+    pub fn listener(&self, name: &str) -> String {
+        let log = self.log();
+        let told = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut found = told.filter(|line| line["message"] == "listening" && line["listener"] == name);
+        let line = found.next().unwrap_or_else(|| panic!("no listener '{name}' in the log:\n{log}"));
+        line["address"].as_str().expect("an address is a text").to_owned()
+    }
+
     pub fn get(&self, target: &str) -> Answer {
         answered(http::request(&self.http, "GET", target, &[], b""), target)
     }

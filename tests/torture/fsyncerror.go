@@ -67,6 +67,9 @@ func eioOnce(ctx context.Context, run *Run, report *Report, random *rand.Rand, d
 	var ledger Ledger
 	store, err := run.Start(dataDir, smallFlushes, run.env(dataDir, faults))
 	if err == nil {
+		if status, err := store.Health(ctx); err != nil || status != serving {
+			report.fail("%s: gRPC's health before the fault is %d, %v", eio, status, err)
+		}
 		load := store.load(ctx, 0, 0, random)
 		until(ctx, faultMax, func() bool { return faults.happened() != "" })
 		pause(ctx, afterFault)
@@ -78,6 +81,9 @@ func eioOnce(ctx context.Context, run *Run, report *Report, random *rand.Rand, d
 		ledger.add(written)
 		if eioRefusals(report, written, kind) && kind == "wal" && !notReady {
 			report.note("wal: /ready says 200 although the log can't be written")
+		}
+		if notReady && !saysNotServing(ctx, store) {
+			report.fail("wal: gRPC's health does not follow /ready")
 		}
 		if random.IntN(2) == 0 {
 			if err := store.Stop(); err != nil {
@@ -124,6 +130,13 @@ func saysNotReady(ctx context.Context, store *Store) bool {
 	return until(ctx, notReadyMax, func() bool {
 		answer, err := store.Do(ctx, "GET", "/ready", "", nil)
 		return err == nil && answer.Status == 503
+	})
+}
+
+func saysNotServing(ctx context.Context, store *Store) bool {
+	return until(ctx, notReadyMax, func() bool {
+		status, err := store.Health(ctx)
+		return err == nil && status == notServing
 	})
 }
 

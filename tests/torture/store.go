@@ -35,12 +35,13 @@ var readyLine = regexp.MustCompile(`^quiver is ready: http=(\S+) grpc=(\S+) data
 // Store is a store process.
 type Store struct {
 	HTTP    string
+	GRPC    string
 	DataDir string
 
 	command *exec.Cmd
 	client  *http.Client
 	logPath string
-	ready   chan string // gets the address of HTTP
+	ready   chan [2]string // gets the addresses of HTTP and gRPC
 	ended   chan struct{}
 	exit    error // of the process; read after ended is closed
 }
@@ -83,7 +84,7 @@ func (r *Run) Spawn(dataDir string, settings, env []string) (*Store, error) {
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start %q: %w", r.Binary, err)
 	}
-	store := &Store{DataDir: dataDir, command: command, logPath: logFile.Name(), ready: make(chan string, 1), ended: make(chan struct{})}
+	store := &Store{DataDir: dataDir, command: command, logPath: logFile.Name(), ready: make(chan [2]string, 1), ended: make(chan struct{})}
 	store.client = &http.Client{Timeout: requestMax, Transport: &http.Transport{MaxIdleConnsPerHost: writers + 1}}
 	r.track(store)
 	go func() {
@@ -91,7 +92,7 @@ func (r *Run) Spawn(dataDir string, settings, env []string) (*Store, error) {
 		lines := bufio.NewScanner(stdout)
 		for lines.Scan() {
 			if match := readyLine.FindStringSubmatch(lines.Text()); match != nil {
-				store.ready <- match[1]
+				store.ready <- [2]string{match[1], match[2]}
 				break
 			}
 		}
@@ -112,7 +113,8 @@ func (r *Run) Start(dataDir string, settings, env []string) (*Store, error) {
 
 func (s *Store) awaitReady() error {
 	select {
-	case s.HTTP = <-s.ready:
+	case addresses := <-s.ready:
+		s.HTTP, s.GRPC = addresses[0], addresses[1]
 		return nil
 	case <-s.ended:
 		return &Ended{Exit: s.exit, Log: s.logTail()}

@@ -2,6 +2,7 @@
 //! becomes of the batches is not known here. Invariant: an answer is bounded in rows, bytes and time, and dropping the
 //! future of a query cancels it in the store.
 
+mod proxy;
 mod tls;
 
 use std::error::Error as _;
@@ -129,6 +130,10 @@ pub struct Options {
     pub source: Option<String>,
     /// The user's own login, instead of the data source's.
     pub authorization: Option<HeaderValue>,
+    /// The user's cookies.
+    pub cookies: Option<HeaderValue>,
+    /// Whose logs, instead of the data source's tenant.
+    pub tenant: Option<HeaderValue>,
 }
 
 /// What the store answered.
@@ -154,7 +159,7 @@ pub struct Client {
 impl Client {
     /// Opens a data source; nothing is connected yet. **Errors**: certificates that can't be used.
     pub fn new(settings: Settings) -> Result<Client, settings::Error> {
-        let connector = tls::Connector::new(settings.tls.as_ref())?;
+        let connector = tls::Connector::new(settings.tls.as_ref(), settings.proxy.as_ref())?;
         // TLS is the connector's; to tonic every store is plain, or it would look for its own TLS settings.
         let authority = settings.url.authority().map(ToString::to_string).unwrap_or_default();
         let authority = match (settings.url.port(), &settings.tls) {
@@ -190,6 +195,16 @@ impl Client {
         };
         let answered = tokio::time::timeout(timeout + DEADLINE_GRACE, answer).await;
         answered.map_err(|_| self.no_answer(timeout))?
+    }
+
+    /// Has the store read and plan a statement, and not run it. **Errors**: what it says against it.
+    pub async fn plan(&self, sql: &str, options: &Options) -> Result<(), Error> {
+        let timeout = options.timeout.unwrap_or(self.settings.timeout).min(self.settings.timeout);
+        let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None }.as_any();
+        let metadata = self.metadata(options, timeout);
+        let mut flight = FlightServiceClient::new(self.channel.clone());
+        let planned = tokio::time::timeout(timeout, self.flight_info(&mut flight, &command, &metadata)).await;
+        planned.map_err(|_| self.no_answer(timeout))?.map(drop)
     }
 
     fn no_answer(&self, timeout: Duration) -> Error {
@@ -296,7 +311,10 @@ impl Client {
         if let Some(authorization) = options.authorization.as_ref().or(self.settings.authorization.as_ref()) {
             headers.insert(http::header::AUTHORIZATION, authorization.clone());
         }
-        if let Some(tenant) = &self.settings.tenant {
+        if let Some(cookies) = &options.cookies {
+            headers.insert(http::header::COOKIE, cookies.clone());
+        }
+        if let Some(tenant) = options.tenant.as_ref().or(self.settings.tenant.as_ref()) {
             headers.insert("x-scope-orgid", tenant.clone());
         }
         let mut metadata = MetadataMap::from_headers(headers);

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::proxy::{self, Proxy};
 use crate::settings::{self, Tls};
 
 /// A store that does not take the connection in this time is not there.
@@ -39,6 +40,9 @@ pub enum Error {
     /// No answer at all.
     #[error("no answer within {CONNECT_TIMEOUT:?}; is the address right, and not blocked by a firewall?")]
     Timeout,
+    /// The proxy on the way.
+    #[error(transparent)]
+    Proxy(#[from] proxy::Error),
     /// The host can't be a name in a certificate.
     #[error("'{0}' cannot be a name in a certificate; set 'Server name'")]
     ServerName(String),
@@ -54,7 +58,7 @@ fn tcp_words(error: &io::Error) -> String {
     }
 }
 
-fn tls_words(error: &io::Error) -> String {
+pub(super) fn tls_words(error: &io::Error) -> String {
     use rustls::CertificateError as Bad;
     use rustls::Error as Rustls;
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<Rustls>());
@@ -94,33 +98,40 @@ pub fn refusal(error: &io::Error) -> Option<String> {
 #[derive(Clone)]
 pub struct Connector {
     tls: Option<(TlsConnector, Option<String>)>,
+    proxy: Option<Arc<Proxy>>,
 }
 
 impl Connector {
     /// Reads the certificates. **Errors**: a text that is not PEM, or a key that does not fit its certificate.
-    pub fn new(tls: Option<&Tls>) -> Result<Connector, settings::Error> {
+    pub fn new(tls: Option<&Tls>, proxy: Option<&settings::Proxy>) -> Result<Connector, settings::Error> {
         let tls = tls.map(|tls| {
-            Ok::<_, settings::Error>((TlsConnector::from(Arc::new(client_config(tls)?)), tls.server_name.clone()))
+            let mut config = client_config(tls)?;
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            Ok::<_, settings::Error>((TlsConnector::from(Arc::new(config)), tls.server_name.clone()))
         });
-        Ok(Connector { tls: tls.transpose()? })
+        let proxy = proxy.map(Proxy::new).transpose()?.map(Arc::new);
+        Ok(Connector { tls: tls.transpose()?, proxy })
     }
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<Box<dyn Io>>, Error> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
-            let tcp = connect_tcp(&host, port).await?;
-            let Some((connector, name)) = self.tls else { return Ok::<Box<dyn Io>, Error>(Box::new(tcp)) };
+            let tcp: Box<dyn Io> = match &self.proxy {
+                None => Box::new(connect_tcp(&host, port).await?),
+                Some(proxy) => proxy.connect(&host, port).await?,
+            };
+            let Some((connector, name)) = self.tls else { return Ok::<Box<dyn Io>, Error>(tcp) };
             let name = name.unwrap_or(host);
             let server = ServerName::try_from(name.clone()).map_err(|_| Error::ServerName(name))?;
             let stream = connector.connect(server, tcp).await.map_err(|source| Error::Tls { source })?;
-            Ok(Box::new(stream))
+            Ok(Box::new(stream) as Box<dyn Io>)
         });
         Ok(TokioIo::new(connected.await.map_err(|_| Error::Timeout)??))
     }
 }
 
-async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, Error> {
+pub(super) async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, Error> {
     let resolved = tokio::net::lookup_host((host, port)).await;
     let addresses = resolved.map_err(|source| Error::Resolve { host: host.to_owned(), source })?;
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -155,7 +166,7 @@ impl tower::Service<Uri> for Connector {
     }
 }
 
-fn client_config(tls: &Tls) -> Result<ClientConfig, settings::Error> {
+pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, settings::Error> {
     let provider = Arc::new(ring::default_provider());
     let fault = |reason: String| settings::Error::BadCertificate { what: "TLS set-up", reason };
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -166,7 +177,7 @@ fn client_config(tls: &Tls) -> Result<ClientConfig, settings::Error> {
     } else {
         builder.with_root_certificates(roots(tls)?)
     };
-    let mut config = match &tls.client {
+    Ok(match &tls.client {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let what = "client key";
@@ -175,9 +186,7 @@ fn client_config(tls: &Tls) -> Result<ClientConfig, settings::Error> {
             let chain = certificates("client certificate", certificate)?;
             builder.with_client_auth_cert(chain, key).map_err(|error| bad(error.to_string()))?
         }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    })
 }
 
 fn roots(tls: &Tls) -> Result<RootCertStore, settings::Error> {

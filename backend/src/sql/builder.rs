@@ -4,6 +4,9 @@
 use super::{Context, Error, Lines, Shape, Statement, literal, volume};
 use crate::model::{Aggregate, Builder, Filter, Format, Function, Op, Query, Search, SearchOp};
 
+/// Buckets across the range at most where the query leaves their width open and counts lines: in narrower ones a few lines
+/// are a comb of ones, and a share of them is all or nothing.
+const COUNTED_BUCKETS_MAX: u64 = 200;
 /// Points of one series at most, as Prometheus has it; a page can't draw more.
 const POINTS_MAX: u64 = 11_000;
 /// Columns that every store has, and that are text in every one.
@@ -44,7 +47,7 @@ pub fn statement(query: &Query, context: &Context) -> Result<Statement, Error> {
             Ok(Statement::new(sql, Shape::Number { groups }))
         }
         Some(aggregate) => {
-            let step_ms = step_ms(&builder.step, context)?;
+            let step_ms = step_ms(&builder.step, aggregate.function, context)?;
             let sql = series(&lines, aggregate, &builder.group_by, step_ms)?;
             // No line in a bucket is a count of nothing, and alert rules have to see the zero.
             let fill = matches!(aggregate.function, Function::Count | Function::Rate);
@@ -60,11 +63,10 @@ pub fn statement(query: &Query, context: &Context) -> Result<Statement, Error> {
     }
 }
 
-fn step_ms(step: &str, context: &Context) -> Result<u64, Error> {
+fn step_ms(step: &str, function: Function, context: &Context) -> Result<u64, Error> {
     let range_ms = context.range.length_ms();
     if step.trim().is_empty() || step.trim() == "$__interval" {
-        let least = range_ms.div_ceil(POINTS_MAX).max(1);
-        return Ok(if context.interval_ms >= least { context.interval_ms } else { volume::round_step_ms(least) });
+        return Ok(automatic_step_ms(function, context));
     }
     let ms = literal::duration_ms(step).ok_or_else(|| Error::Step(step.to_owned()))?;
     let points = range_ms / ms;
@@ -72,6 +74,14 @@ fn step_ms(step: &str, context: &Context) -> Result<u64, Error> {
         return Err(Error::Points { step: step.to_owned(), points, points_max: POINTS_MAX });
     }
     Ok(ms)
+}
+
+/// The width of a bucket where the query leaves it open: the panel's interval, or more where that is too fine.
+pub fn automatic_step_ms(function: Function, context: &Context) -> u64 {
+    let counts = matches!(function, Function::Count | Function::Rate);
+    let points_max = if counts { COUNTED_BUCKETS_MAX } else { POINTS_MAX };
+    let least = context.range.length_ms().div_ceil(points_max).max(1);
+    if context.interval_ms >= least { context.interval_ms } else { volume::round_step_ms(least) }
 }
 
 fn series(lines: &Lines, aggregate: &Aggregate, group_by: &[String], step_ms: u64) -> Result<String, Error> {
@@ -271,6 +281,20 @@ mod tests {
             "the filter on 'service' has the operator '==', which there is not; there are =, !=, contains, !contains, \
              =~, !~, <, <=, >, >=, exists, !exists, in and !in",
         );
+    }
+
+    #[test]
+    fn buckets_that_count_are_wide_enough_to_hold_lines() {
+        for (function, range_ms, interval_ms, expect) in [
+            (Function::Count, 1_800_000, 2_000, 10_000),
+            (Function::Rate, 1_800_000, 15_000, 15_000),
+            (Function::Avg, 1_800_000, 2_000, 2_000),
+            (Function::Avg, 86_400_000, 1_000, 10_000),
+        ] {
+            let range = super::super::Range::of_ms(0, range_ms);
+            let context = Context { range, interval_ms, limit_default: 1, points_max: 1 };
+            assert_eq!(automatic_step_ms(function, &context), expect, "{function:?} over {range_ms} ms");
+        }
     }
 
     #[test]

@@ -18,21 +18,67 @@ pub const MACROS: [(&str, &str); 8] = [
 
 /// Replaces every macro. **Errors**: an unknown macro outside quotes, or arguments that do not fit, with its place.
 pub fn expand(sql: &str, context: &Context) -> Result<String, Error> {
+    expand_with_places(sql, context).map(|expanded| expanded.sql)
+}
+
+/// SQL whose macros are replaced, and which part of the text as typed each replacement stands for.
+#[derive(Debug, Default)]
+pub struct Expanded {
+    /// The text without macros.
+    pub sql: String,
+    /// In order: bytes of the typed text, bytes of `sql`.
+    replaced: Vec<(Span, Span)>,
+}
+
+/// Bytes of a text.
+pub type Span = std::ops::Range<usize>;
+
+impl Expanded {
+    /// The part of the typed text that a part of `sql` comes from; of a replacement, all of it.
+    pub fn typed(&self, span: &Span) -> Span {
+        let place = |at: usize, end: bool| {
+            let mut shift = 0_isize;
+            for (from, to) in &self.replaced {
+                let inside = if end { at > to.start && at <= to.end } else { at >= to.start && at < to.end };
+                if inside {
+                    return if end { from.end } else { from.start };
+                }
+                if at <= to.start {
+                    break;
+                }
+                shift = from.end as isize - to.end as isize;
+            }
+            at.saturating_add_signed(shift)
+        };
+        let start = place(span.start, false);
+        start..place(span.end, true).max(start)
+    }
+}
+
+/// As [`expand`], with the places of what was replaced.
+pub fn expand_with_places(sql: &str, context: &Context) -> Result<Expanded, Error> {
     let mut out = String::with_capacity(sql.len() + 64);
+    let mut replaced = Vec::new();
     let mut rest = sql;
     while let Some(first) = rest.chars().next() {
+        let at = sql.len() - rest.len();
         let length = match first {
             '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
             '/' if rest.starts_with("/*") => rest[2..].find("*/").map_or(rest.len(), |end| end + 4),
             '"' => quoted_length(rest, '"'),
             '\'' => {
                 let length = quoted_length(rest, '\'');
-                out.push_str(&expand_quoted(&rest[..length], context)?);
+                let text = expand_quoted(at..at + length, sql, context)?;
+                if text != rest[..length] {
+                    replaced.push((at..at + length, out.len()..out.len() + text.len()));
+                }
+                out.push_str(&text);
                 rest = &rest[length..];
                 continue;
             }
             '$' if rest.starts_with("$__") => {
-                let (value, length) = expand_one(rest, sql.len() - rest.len(), sql, context)?;
+                let (value, length) = expand_one(rest, at, sql, context)?;
+                replaced.push((at..at + length, out.len()..out.len() + value.len()));
                 out.push_str(&value);
                 rest = &rest[length..];
                 continue;
@@ -42,7 +88,7 @@ pub fn expand(sql: &str, context: &Context) -> Result<String, Error> {
         out.push_str(&rest[..length]);
         rest = &rest[length..];
     }
-    Ok(out)
+    Ok(Expanded { sql: out, replaced })
 }
 
 /// The text with a name of the same length, in bytes, in the place of every macro and template variable outside quotes:
@@ -92,9 +138,9 @@ fn quoted_length(text: &str, quote: char) -> usize {
     text.len()
 }
 
-fn expand_quoted(quoted: &str, context: &Context) -> Result<String, Error> {
-    let mut out = String::with_capacity(quoted.len());
-    let mut rest = quoted;
+fn expand_quoted(span: Span, sql: &str, context: &Context) -> Result<String, Error> {
+    let mut out = String::with_capacity(span.len());
+    let mut rest = &sql[span.clone()];
     while let Some(at) = rest.find("$__") {
         out.push_str(&rest[..at]);
         let name = name_at(&rest[at..]);
@@ -104,9 +150,8 @@ fn expand_quoted(quoted: &str, context: &Context) -> Result<String, Error> {
             "$__fromMs" => out.push_str(&context.range.start_ms().to_string()),
             "$__toMs" => out.push_str(&context.range.end_ms().to_string()),
             "$__from" | "$__to" => {
-                return Err(Error::Macro(format!(
-                    "'{name}' is a timestamp already; write it without quotes around it"
-                )));
+                let reason = format!("'{name}' is a timestamp already; write it without quotes around it");
+                return Err(wrong(reason, span, sql));
             }
             // Somebody searches for such a text.
             other => out.push_str(other),
@@ -126,7 +171,7 @@ fn name_at(text: &str) -> &str {
 fn expand_one(rest: &str, offset: usize, sql: &str, context: &Context) -> Result<(String, usize), Error> {
     let name = name_at(rest);
     let call = arguments(&rest[name.len()..]);
-    let fail = |reason: String| Error::Macro(format!("{reason}, {}", place(sql, offset)));
+    let fail = |reason: String| wrong(reason, offset..offset + name.len(), sql);
     let (arguments, length) = match call {
         Call::None => (None, name.len()),
         Call::Open => return Err(fail(format!("'{name}(' has no closing bracket"))),
@@ -233,11 +278,11 @@ fn unknown(name: &str) -> String {
     }
 }
 
-fn place(sql: &str, offset: usize) -> String {
-    let before = &sql[..offset];
+fn wrong(reason: String, at: Span, sql: &str) -> Error {
+    let before = &sql[..at.start];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    format!("line {line}, column {column}")
+    Error::Macro { reason, place: format!("line {line}, column {column}"), at }
 }
 
 #[cfg(test)]
@@ -313,12 +358,37 @@ mod tests {
             "$__timeGroup(ts, often)",
             "'$__timeGroup' cannot read the interval 'often'; write $__interval or 5m, line 1, column 1",
         );
-        check("ts > '$__from'", "'$__from' is a timestamp already; write it without quotes around it");
+        check(
+            "ts > '$__from'",
+            "'$__from' is a timestamp already; write it without quotes around it, line 1, column 6",
+        );
         check(
             "$__everythingElse",
             "no macro named '$__everythingElse'; there are $__timeFilter, $__timeGroup, $__interval, $__interval_ms, \
              $__from, $__to, $__fromMs, $__toMs, line 1, column 1",
         );
+    }
+
+    #[test]
+    fn places_lead_back_to_what_was_typed() {
+        let typed = "SELECT 1 WHERE $__timeFilter(ts) AND a = '$__interval' AND bad";
+        let range = Range { from_ns: 0, to_ns: 60_000_000_000 };
+        let context = Context { range, interval_ms: 1000, limit_default: 1, points_max: 1 };
+        let expanded = expand_with_places(typed, &context).expect("fine");
+        let span = |text: &str| {
+            let start = expanded.sql.find(text).expect("it is there");
+            start..start + text.len()
+        };
+        for (text, expect) in [
+            ("SELECT", "SELECT"),
+            ("1970-01-01T00:00:00Z", "$__timeFilter(ts)"),
+            ("(ts", "$__timeFilter(ts)"),
+            ("1 second", "'$__interval'"),
+            ("a = '1 second' AND", "a = '$__interval' AND"),
+            ("bad", "bad"),
+        ] {
+            assert_eq!(&typed[expanded.typed(&span(text))], expect, "{text}");
+        }
     }
 
     proptest::proptest! {

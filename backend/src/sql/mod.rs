@@ -6,7 +6,12 @@
 //! it runs (`narrow`), and can be written into it (`edit`).
 
 mod builder;
+pub mod check;
+pub mod conversion;
 mod edit;
+pub mod editable;
+pub mod explain;
+pub mod layout;
 pub mod literal;
 mod macros;
 mod narrow;
@@ -25,8 +30,14 @@ pub enum Error {
     #[error("the query is empty; write SQL such as: SELECT * FROM logs WHERE $__timeFilter()")]
     Empty,
     /// A macro that is unknown or wrongly used.
-    #[error("{0}")]
-    Macro(String),
+    #[error("{reason}, {place}")]
+    Macro {
+        reason: String,
+        /// Line and column.
+        place: String,
+        /// Bytes of the text as typed.
+        at: std::ops::Range<usize>,
+    },
     /// SQL that can't be rewritten because it can't be read.
     #[error("the query cannot be read: {0}")]
     Parse(String),
@@ -230,6 +241,18 @@ pub fn values(
     Ok(format!("{counted}\nGROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {limit}"))
 }
 
+/// The statement that counts the lines of a range.
+pub fn count(range: Range, filters: &[Filter]) -> Result<String, Error> {
+    Ok(format!("SELECT count(*) AS lines\n{}", Lines::of_filters(range, filters)?.clauses(&[])))
+}
+
+/// The statement for the mean length of the newest lines, as they were received. **Units**: bytes.
+pub fn line_length(range: Range, filters: &[Filter], lines: u64) -> Result<String, Error> {
+    let clauses = Lines::of_filters(range, filters)?.clauses(&[]);
+    let newest = format!("SELECT _line\n{clauses}\nORDER BY timestamp DESC\nLIMIT {lines}");
+    Ok(format!("SELECT avg(octet_length(_line)) AS bytes\nFROM ({newest}) AS newest"))
+}
+
 /// The statements that follow a query's lines as they come.
 #[derive(Debug, Clone)]
 pub struct Tail {
@@ -303,6 +326,12 @@ struct Lines {
 impl Lines {
     fn of_logs(conditions: Vec<String>) -> Lines {
         Lines { with: String::new(), from: "logs".to_owned(), conditions, direct: true, has_level: true }
+    }
+
+    fn of_filters(range: Range, filters: &[Filter]) -> Result<Lines, Error> {
+        let mut conditions = vec![range.condition("timestamp")];
+        conditions.extend(builder::filter_conditions(filters)?);
+        Ok(Lines::of_logs(conditions))
     }
 
     /// FROM and WHERE.

@@ -131,7 +131,7 @@ fn double_quotes<T: VisitMut>(tree: &mut T) {
 }
 
 /// The select of a query that reads the table `logs` and nothing else, and the table as its FROM names it.
-fn select_of_logs(query: &SqlQuery) -> Option<(&Select, String)> {
+pub(super) fn select_of_logs(query: &SqlQuery) -> Option<(&Select, String)> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
     let [table] = select.from.as_slice() else { return None };
     let TableFactor::Table { name, alias, args: None, .. } = &table.relation else { return None };
@@ -261,7 +261,7 @@ pub fn is_name(name: &ObjectName, wanted: &str) -> bool {
     name.0.last().and_then(|part| part.as_ident()).is_some_and(|ident| ident.value.eq_ignore_ascii_case(wanted))
 }
 
-fn expr_name(expr: &Expr) -> Option<String> {
+pub(super) fn expr_name(expr: &Expr) -> Option<String> {
     let ident = match expr {
         Expr::Identifier(ident) => ident,
         Expr::CompoundIdentifier(parts) => parts.last()?,
@@ -274,7 +274,7 @@ fn ident_name(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
-fn item_name(item: &SelectItem) -> Option<String> {
+pub(super) fn item_name(item: &SelectItem) -> Option<String> {
     match item {
         SelectItem::UnnamedExpr(expr) => expr_name(expr),
         SelectItem::ExprWithAlias { alias, .. } => Some(ident_name(alias)),
@@ -328,12 +328,8 @@ impl Visitor for Words {
 }
 
 fn call_word(function: &Function) -> Option<String> {
-    let FunctionArguments::List(list) = &function.args else { return None };
-    let mut arguments = list.args.iter().filter_map(|argument| match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-        _ => None,
-    });
-    let (subject, text) = (arguments.next()?, text_of(arguments.next()?)?);
+    let (subject, text) = argument_pair(function)?;
+    let text = text_of(text)?;
     if expr_name(subject)? != "message" {
         return None;
     }
@@ -343,7 +339,17 @@ fn call_word(function: &Function) -> Option<String> {
     is_name(&function.name, "regexp_like").then_some(text)
 }
 
-fn text_of(expr: &Expr) -> Option<String> {
+/// The first two arguments of a call.
+pub(super) fn argument_pair(function: &Function) -> Option<(&Expr, &Expr)> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let mut arguments = list.args.iter().filter_map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    });
+    Some((arguments.next()?, arguments.next()?))
+}
+
+pub(super) fn text_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Value(value) => match &value.value {
             Value::SingleQuotedString(text) => Some(text.clone()),

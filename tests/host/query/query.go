@@ -24,6 +24,7 @@ type Model struct {
 	Purpose string   `json:"purpose,omitempty"`
 	Cursor  *Cursor  `json:"cursor,omitempty"`
 	Widen   string   `json:"widen,omitempty"`
+	Tenant  string   `json:"tenant,omitempty"`
 
 	WholeLines bool `json:"wholeLines,omitempty"`
 }

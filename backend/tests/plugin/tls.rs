@@ -1,23 +1,19 @@
 //! TLS between plugin and store, by the settings of the data source, against a server that speaks TLS and nothing more:
 //! once TLS stands, Save & test goes on to find that there is no store behind it.
 
-use std::collections::HashMap;
-use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use grafana_plugin_sdk::pluginv2;
-use pluginv2::diagnostics_client::DiagnosticsClient;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
-use tonic_sdk::transport::Channel;
+
+use crate::started::{Plugin, context};
 
 /// What the plugin says once TLS stands.
 const CONNECTED: &str = "is not the gRPC port of a Quiver store";
@@ -66,39 +62,68 @@ async fn server(name: &str, issuer: &CertifiedIssuer<'static, KeyPair>, ask_clie
     port
 }
 
-async fn plugin() -> (Child, Channel) {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_gpx_quiver_logs"))
-        .env("grafana_plugin_type", "datasource")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the plugin starts");
-    let mut line = String::new();
-    let stdout = process.stdout.take().expect("piped");
-    BufReader::new(stdout).read_line(&mut line).await.expect("a first line");
-    let address = line.split('|').nth(3).expect("an address").to_owned();
-    let channel = Channel::from_shared(format!("http://{address}")).expect("an address").connect().await;
-    (process, channel.expect("it listens"))
+/// A SOCKS5 proxy that asks for a user, and connects to where it is told. Returns its port, and what it was asked for.
+async fn socks_proxy() -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // RFC 1928 and 1929: methods, user and password, then CONNECT to a name.
+            let mut lengths = [0; 2];
+            stream.read_exact(&mut lengths).await.expect("a greeting");
+            stream.read_exact(&mut vec![0; lengths[1].into()]).await.expect("methods");
+            stream.write_all(&[5, 2]).await.expect("written");
+            stream.read_exact(&mut lengths).await.expect("a login");
+            let mut user = vec![0; lengths[1].into()];
+            stream.read_exact(&mut user).await.expect("a user");
+            let length = stream.read_u8().await.expect("a length");
+            stream.read_exact(&mut vec![0; length.into()]).await.expect("a password");
+            stream.write_all(&[1, 0]).await.expect("written");
+            let mut head = [0; 5];
+            stream.read_exact(&mut head).await.expect("a request");
+            let mut host = vec![0; head[4].into()];
+            stream.read_exact(&mut host).await.expect("a name");
+            let target = (String::from_utf8(host).expect("text"), stream.read_u16().await.expect("a port"));
+            seen.lock().expect("whole").push(format!("{} for {}", String::from_utf8_lossy(&user), target.0));
+            let Ok(mut store) = tokio::net::TcpStream::connect(target).await else { continue };
+            stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.expect("written");
+            // It ends when either side does.
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut store).await;
+        }
+    });
+    (port, asked)
 }
 
-async fn save_and_test(channel: &Channel, port: u16, json: Value, secrets: &[(&str, &str)]) -> String {
-    let secret = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    let source = pluginv2::DataSourceInstanceSettings {
-        url: format!("https://localhost:{port}"),
-        json_data: json.to_string().into_bytes(),
-        decrypted_secure_json_data: secrets.iter().map(secret).collect(),
-        ..Default::default()
-    };
-    let plugin_context = pluginv2::PluginContext { data_source_instance_settings: Some(source), ..Default::default() };
-    let request = pluginv2::CheckHealthRequest { plugin_context: Some(plugin_context), headers: HashMap::new() };
-    let answer = DiagnosticsClient::new(channel.clone()).check_health(request).await;
-    answer.expect("an answer").into_inner().message
+#[tokio::test]
+async fn a_store_is_reached_through_grafanas_proxy() {
+    let issuer = authority();
+    let port = server("localhost", &issuer, false).await;
+    let (proxy, asked) = socks_proxy().await;
+    let address = format!("127.0.0.1:{proxy}");
+    let variables = [("ENABLED", "true"), ("PROXY_ADDRESS", address.as_str()), ("ALLOW_INSECURE", "true")];
+    let plugin = Plugin::start(
+        &variables.map(|(name, value)| (format!("GF_SECURE_SOCKS_DATASOURCE_PROXY_{name}"), value.to_owned())),
+    )
+    .await;
+    let settings = json!({"enableSecureSocksProxy": true, "tlsAuthWithCACert": true});
+    let message = save_and_test(&plugin, port, settings, &[("tlsCACert", &issuer.pem())]).await;
+    assert!(message.contains(CONNECTED), "{message}");
+    assert_eq!(asked.lock().expect("whole").first().map(String::as_str), Some("quiver for localhost"));
+    let message = save_and_test(&Plugin::start(&[]).await, port, json!({"enableSecureSocksProxy": true}), &[]).await;
+    assert!(message.contains("PROXY_ENABLED is not 'true'"), "{message}");
+}
+
+/// What Save & test says about a store behind TLS.
+async fn save_and_test(plugin: &Plugin, port: u16, json: Value, secrets: &[(&str, &str)]) -> String {
+    let url = format!("https://localhost:{port}");
+    plugin.health(context(&url, &json.to_string(), secrets)).await.1
 }
 
 #[tokio::test]
 async fn certificates_are_verified_by_the_settings() {
-    let (_process, channel) = plugin().await;
+    let plugin = Plugin::start(&[]).await;
     let (ours, other) = (authority(), authority());
     let localhost = server("localhost", &ours, false).await;
     let elsewhere = server("store.internal", &ours, false).await;
@@ -114,14 +139,14 @@ async fn certificates_are_verified_by_the_settings() {
         (elsewhere, with_ca, ours.as_str(), "the store's certificate is for another name"),
         (elsewhere, named, ours.as_str(), CONNECTED),
     ] {
-        let message = save_and_test(&channel, port, settings.clone(), &[("tlsCACert", secret)]).await;
+        let message = save_and_test(&plugin, port, settings.clone(), &[("tlsCACert", secret)]).await;
         assert!(message.contains(expect), "{settings}: {message}");
     }
 }
 
 #[tokio::test]
 async fn a_store_may_ask_for_a_certificate() {
-    let (_process, channel) = plugin().await;
+    let plugin = Plugin::start(&[]).await;
     let issuer = authority();
     let port = server("localhost", &issuer, true).await;
     let key = KeyPair::generate().expect("a key");
@@ -130,7 +155,7 @@ async fn a_store_may_ask_for_a_certificate() {
     let (issuer, certificate, key) = (issuer.pem(), certificate.pem(), key.serialize_pem());
 
     let settings = json!({"tlsAuthWithCACert": true});
-    let message = save_and_test(&channel, port, settings, &[("tlsCACert", &issuer)]).await;
+    let message = save_and_test(&plugin, port, settings, &[("tlsCACert", &issuer)]).await;
     // The store's alert and the end of the connection race each other.
     let told = message.contains("refused the TLS connection (CertificateRequired)")
         || message.contains("or the store wants a client certificate");
@@ -138,6 +163,6 @@ async fn a_store_may_ask_for_a_certificate() {
 
     let settings = json!({"tlsAuthWithCACert": true, "tlsAuth": true});
     let secrets = [("tlsCACert", issuer.as_str()), ("tlsClientCert", &certificate), ("tlsClientKey", &key)];
-    let message = save_and_test(&channel, port, settings, &secrets).await;
+    let message = save_and_test(&plugin, port, settings, &secrets).await;
     assert!(message.contains(CONNECTED), "{message}");
 }

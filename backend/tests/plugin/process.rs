@@ -2,63 +2,21 @@
 //! store, or something else in its place. With a store it is tested by tests/host.
 
 use std::collections::HashMap;
-use std::process::Stdio;
 use std::time::Duration;
 
 use grafana_plugin_sdk::pluginv2;
 use pluginv2::check_health_response::HealthStatus;
 use pluginv2::data_client::DataClient;
-use pluginv2::diagnostics_client::DiagnosticsClient;
 use pluginv2::resource_client::ResourceClient;
 use pluginv2::stream_client::StreamClient;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tonic_sdk::client::Grpc;
 use tonic_sdk::codec::ProstCodec;
 use tonic_sdk::transport::Channel;
 
-struct Plugin {
-    process: Child,
-    channel: Channel,
-}
-
-impl Plugin {
-    async fn start() -> Plugin {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_gpx_quiver_logs"))
-            .env("grafana_plugin_type", "datasource")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the plugin starts");
-        let mut line = String::new();
-        let stdout = process.stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut line).await.expect("a first line");
-        let parts: Vec<_> = line.trim().split('|').collect();
-        assert!(matches!(parts.as_slice(), ["1", "2", "tcp", _, "grpc"]), "{line}");
-        let channel = Channel::from_shared(format!("http://{}", parts[3])).expect("an address");
-        Plugin { process, channel: channel.connect().await.expect("it listens") }
-    }
-
-    async fn health(&self, url: &str, json: &str) -> (HealthStatus, String) {
-        let plugin_context = Some(context(url, json));
-        let request = pluginv2::CheckHealthRequest { plugin_context, headers: HashMap::new() };
-        let mut client = DiagnosticsClient::new(self.channel.clone());
-        let answer = client.check_health(request).await.expect("an answer").into_inner();
-        (answer.status(), answer.message)
-    }
-}
-
-fn context(url: &str, json: &str) -> pluginv2::PluginContext {
-    let source = pluginv2::DataSourceInstanceSettings {
-        uid: "quiver".to_owned(),
-        url: url.to_owned(),
-        json_data: json.as_bytes().to_vec(),
-        ..Default::default()
-    };
-    pluginv2::PluginContext { org_id: 1, data_source_instance_settings: Some(source), ..Default::default() }
-}
+use crate::started::{Plugin, context};
 
 fn query(ref_id: &str, json: &str) -> pluginv2::DataQuery {
     let time_range = Some(pluginv2::TimeRange { from_epoch_ms: 0, to_epoch_ms: 60_000 });
@@ -73,7 +31,7 @@ async fn closed_address() -> String {
 
 #[tokio::test]
 async fn go_plugin_finds_it_serving_and_ends_it() {
-    let mut plugin = Plugin::start().await;
+    let mut plugin = Plugin::start(&[]).await;
     let mut health = tonic_health_sdk::pb::health_client::HealthClient::new(plugin.channel.clone());
     let request = tonic_health_sdk::pb::HealthCheckRequest { service: "plugin".to_owned() };
     let answer = health.check(request).await.expect("an answer").into_inner();
@@ -96,7 +54,7 @@ async fn go_plugin_finds_it_serving_and_ends_it() {
 
 #[tokio::test]
 async fn sigterm_ends_it_too() {
-    let mut plugin = Plugin::start().await;
+    let mut plugin = Plugin::start(&[]).await;
     let pid = plugin.process.id().expect("running").to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().await.expect("a signal").success());
     let ended = tokio::time::timeout(Duration::from_secs(10), plugin.process.wait()).await;
@@ -114,7 +72,7 @@ async fn started_by_hand_it_says_what_it_is() {
 
 #[tokio::test]
 async fn save_and_test_says_what_is_wrong() {
-    let plugin = Plugin::start().await;
+    let plugin = Plugin::start(&[]).await;
     let closed = closed_address().await;
     // Answers everything with a page, as the store's HTTP port does.
     let pages = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -140,7 +98,7 @@ async fn save_and_test_says_what_is_wrong() {
         (format!("https://{closed}"), r#"{"tlsAuth":true}"#, "the client certificate is missing"),
         (format!("http://{closed}"), "[]", "the settings cannot be read"),
     ] {
-        let (status, message) = plugin.health(&url, json).await;
+        let (status, message) = plugin.health(context(&url, json, &[])).await;
         assert_eq!(status, HealthStatus::Error, "{url}: {message}");
         assert!(message.contains(expect), "{url}: {message}");
     }
@@ -149,7 +107,7 @@ async fn save_and_test_says_what_is_wrong() {
 
 #[tokio::test]
 async fn each_query_fails_alone_with_its_status() {
-    let plugin = Plugin::start().await;
+    let plugin = Plugin::start(&[]).await;
     let url = format!("http://{}", closed_address().await);
     let queries = vec![
         query("A", "{}"),
@@ -157,7 +115,7 @@ async fn each_query_fails_alone_with_its_status() {
         query("C", "not JSON"),
         query("D", r#"{"builder":{"aggregate":{"function":"sum"}}}"#),
     ];
-    let plugin_context = Some(context(&url, "{}"));
+    let plugin_context = Some(context(&url, "{}", &[]));
     let request = pluginv2::QueryDataRequest { plugin_context, headers: HashMap::new(), queries };
     let answer = DataClient::new(plugin.channel.clone()).query_data(request).await.expect("an answer").into_inner();
     for (ref_id, status, expect) in [
@@ -175,9 +133,9 @@ async fn each_query_fails_alone_with_its_status() {
 
 #[tokio::test]
 async fn an_alert_on_lines_is_told_what_to_do() {
-    let plugin = Plugin::start().await;
+    let plugin = Plugin::start(&[]).await;
     let headers = HashMap::from([("FromAlert".to_owned(), "true".to_owned())]);
-    let plugin_context = Some(context("http://127.0.0.1:1", "{}"));
+    let plugin_context = Some(context("http://127.0.0.1:1", "{}", &[]));
     let request = pluginv2::QueryDataRequest { plugin_context, headers, queries: vec![query("A", "{}")] };
     let answer = DataClient::new(plugin.channel.clone()).query_data(request).await.expect("an answer").into_inner();
     let response = &answer.responses["A"];
@@ -187,11 +145,11 @@ async fn an_alert_on_lines_is_told_what_to_do() {
 
 #[tokio::test]
 async fn resources_show_sql_without_a_store() {
-    let plugin = Plugin::start().await;
+    let plugin = Plugin::start(&[]).await;
     let mut client = ResourceClient::new(plugin.channel.clone());
     let mut call = async |path: &str, body: &str| {
         let request = pluginv2::CallResourceRequest {
-            plugin_context: Some(context("http://127.0.0.1:1", "{}")),
+            plugin_context: Some(context("http://127.0.0.1:1", "{}", &[])),
             path: path.to_owned(),
             method: "POST".to_owned(),
             url: path.to_owned(),
@@ -221,8 +179,8 @@ async fn resources_show_sql_without_a_store() {
 
 #[tokio::test]
 async fn a_panel_follows_its_query_by_the_channel_in_its_frame() {
-    let plugin = Plugin::start().await;
-    let plugin_context = Some(context("http://127.0.0.1:1", "{}"));
+    let plugin = Plugin::start(&[]).await;
+    let plugin_context = Some(context("http://127.0.0.1:1", "{}", &[]));
     let tail = vec![query("A", r#"{"purpose":"tail"}"#)];
     let request = pluginv2::QueryDataRequest { plugin_context, headers: HashMap::new(), queries: tail };
     let answer = DataClient::new(plugin.channel.clone()).query_data(request).await.expect("an answer").into_inner();
@@ -232,7 +190,7 @@ async fn a_panel_follows_its_query_by_the_channel_in_its_frame() {
 
     let mut streams = StreamClient::new(plugin.channel.clone());
     let mut subscribe = async |path: &str, data: &str| {
-        let plugin_context = Some(context("http://127.0.0.1:1", "{}"));
+        let plugin_context = Some(context("http://127.0.0.1:1", "{}", &[]));
         let (path, data) = (path.to_owned(), data.to_owned().into_bytes().into());
         let request = pluginv2::SubscribeStreamRequest { plugin_context, path, data };
         streams.subscribe_stream(request).await.map(|answer| answer.into_inner().status())
