@@ -222,9 +222,12 @@ fn time_of(token: Token<'_>) -> Option<i64> {
     }
 }
 
+/// Name and value of a map's member.
+type Member<'a> = (&'a [u8], &'a [u8]);
+
 /// The member that is the text for people, by the best of its names.
-fn message_of<'a>(record: &'a [u8], naming: &Naming<'_>) -> Option<(&'a [u8], &'a [u8])> {
-    let mut best: Option<(u16, (&[u8], &[u8]))> = None;
+fn message_of<'a>(record: &'a [u8], naming: &Naming<'_>) -> Option<Member<'a>> {
+    let mut best: Option<(u16, Member<'_>)> = None;
     for (name, value) in members(record) {
         let (Ok(text), Ok(Token::Text(value))) = (std::str::from_utf8(name), Reader::new(value).token()) else {
             continue;
@@ -240,7 +243,7 @@ fn message_of<'a>(record: &'a [u8], naming: &Naming<'_>) -> Option<(&'a [u8], &'
 }
 
 /// Names and values of a map, as far as they can be read; a name that is no string has its bytes.
-fn members(map: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+fn members(map: &[u8]) -> impl Iterator<Item = Member<'_>> {
     let mut reader = Reader::new(map);
     let count = if let Ok(Token::Map(count)) = reader.token() { count } else { 0 };
     (0..count).map_while(move |_| {
@@ -474,7 +477,7 @@ mod tests {
                         ("log", &text("ERROR no")),
                     ]),
                 ),
-                "timestamp=2026-01-01T12:00:00Z | level=error | service=/shop | message=ERROR no | tag=app.web | source=stderr",
+                "timestamp=2026-01-01T12:00:00Z | level=error | level_original=ERROR | service=/shop | message=no | tag=app.web | source=stderr",
             ),
             // Nothing for people: the record is the line.
             (

@@ -282,8 +282,11 @@ fn number(text: &str, digits_max: usize) -> Option<(i64, &str)> {
     Some((value, &text[digits..]))
 }
 
+/// Name and value of a parameter of structured data.
+type Parameter<'a> = (String, Cow<'a, str>);
+
 /// `[id name="value" …][id …]` as fields `id.name`; an element without parameters is a field that is empty.
-fn structured_data(text: &str) -> Option<(Vec<(String, Cow<'_, str>)>, &str)> {
+fn structured_data(text: &str) -> Option<(Vec<Parameter<'_>>, &str)> {
     let mut fields = Vec::new();
     let mut rest = text.strip_prefix('[')?;
     loop {

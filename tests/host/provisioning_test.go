@@ -2,9 +2,7 @@ package host
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,7 +13,6 @@ import (
 	"time"
 
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
-	"github.com/grafana/grafana-plugin-sdk-go/data"
 	"gopkg.in/yaml.v3"
 
 	"quiver/tests/host/grafana"
@@ -27,6 +24,11 @@ const provisioningDirectory = "../../provisioning"
 
 // provisioned is a host whose data source is the provisioned one, over the demo's lines of the last ten minutes.
 func provisioned(t *testing.T) (*host, grafana.Provisioning) {
+	t.Helper()
+	return provisionedOver(t, 10*time.Minute)
+}
+
+func provisionedOver(t *testing.T, history time.Duration) (*host, grafana.Provisioning) {
 	t.Helper()
 	h := newHost(t)
 	found, err := grafana.ReadProvisioning(provisioningDirectory, map[string]string{
@@ -46,7 +48,7 @@ func provisioned(t *testing.T) (*host, grafana.Provisioning) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := shop.History(h.context(), 10*time.Minute); err != nil {
+	if err := shop.History(h.context(), history); err != nil {
 		t.Fatal(err)
 	}
 	if err := shop.Close(h.context()); err != nil {
@@ -125,153 +127,6 @@ func TestProvisionedCorrelation(t *testing.T) {
 	for _, service := range []string{"bff", "payments-api", "ledger", "worker"} {
 		if !services[service] {
 			t.Errorf("no line of %s in the trace; services are %v", service, slices.Sorted(maps.Keys(services)))
-		}
-	}
-}
-
-func dashboards(t *testing.T) []grafana.Dashboard {
-	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(provisioningDirectory, "dashboards", "*.json"))
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("dashboards: %v, %v", paths, err)
-	}
-	var all []grafana.Dashboard
-	for _, path := range paths {
-		dashboard, err := grafana.ReadDashboard(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, dashboard)
-	}
-	return all
-}
-
-func TestDashboardsAreWellFormed(t *testing.T) {
-	for _, dashboard := range dashboards(t) {
-		if dashboard.UID == "" || dashboard.Title == "" || dashboard.SchemaVersion != 42 {
-			t.Errorf("dashboard %q %q has schema version %d, want Grafana 12.3's 42", dashboard.UID, dashboard.Title, dashboard.SchemaVersion)
-		}
-		ids := map[int]bool{}
-		taken := map[[2]int]string{}
-		for _, panel := range dashboard.Panels {
-			if ids[panel.ID] || panel.Title == "" {
-				t.Errorf("panel %d %q: the id is used twice, or there is no title", panel.ID, panel.Title)
-			}
-			ids[panel.ID] = true
-			if at := panel.GridPos; at.W < 1 || at.H < 1 || at.X < 0 || at.X+at.W > 24 {
-				t.Errorf("panel %q lies outside the 24 columns: %+v", panel.Title, at)
-			}
-			for x := panel.GridPos.X; x < panel.GridPos.X+panel.GridPos.W; x++ {
-				for y := panel.GridPos.Y; y < panel.GridPos.Y+panel.GridPos.H; y++ {
-					if other := taken[[2]int{x, y}]; other != "" {
-						t.Fatalf("panels %q and %q overlap", panel.Title, other)
-					}
-					taken[[2]int{x, y}] = panel.Title
-				}
-			}
-			if panel.Datasource != (grafana.DatasourceRef{Type: grafana.PluginID, UID: "${datasource}"}) {
-				t.Errorf("panel %q asks %+v", panel.Title, panel.Datasource)
-			}
-		}
-	}
-}
-
-// Every panel of every dashboard, with the choices that people make.
-func TestEveryPanelHasData(t *testing.T) {
-	h, _ := provisioned(t)
-	known := grafana.Values{}
-	for _, name := range []string{"service", "level"} {
-		var answer []valueCount
-		h.resource(http.MethodGet, fmt.Sprintf("fields/values?field=%s&from=%d&to=%d", name,
-			time.Now().Add(-time.Hour).UnixMilli(), time.Now().UnixMilli()), nil, &answer)
-		for _, value := range answer {
-			known[name] = append(known[name], value.Value)
-		}
-	}
-	if len(known["service"]) != 8 || len(known["level"]) < 4 {
-		t.Fatalf("the demo has services and levels %v", known)
-	}
-	choices := map[string]grafana.Values{
-		"all":      {"service": grafana.All, "level": grafana.All, "search": {""}},
-		"one":      {"service": {"payments-api"}, "level": {"error"}, "search": {""}},
-		"two":      {"service": {"payments-api", "bff"}, "level": {"error", "info"}, "search": {""}},
-		"searched": {"service": grafana.All, "level": grafana.All, "search": {"e"}},
-	}
-	from, to := time.Now().Add(-10*time.Minute), time.Now()
-	for _, dashboard := range dashboards(t) {
-		for _, panel := range dashboard.Panels {
-			for choice, values := range choices {
-				t.Run(panel.Title+"/"+choice, func(t *testing.T) {
-					h := *h
-					h.t = t
-					for _, target := range panel.Targets {
-						model, err := grafana.Interpolate(target, values, known)
-						if err != nil {
-							t.Fatal(err)
-						}
-						response := h.responses(nil, query.Raw("A", model, from, to))["A"]
-						if response.Error != nil {
-							t.Fatalf("%v\n%s", response.Error, model)
-						}
-						wantPanel(t, panel, response.Frames)
-					}
-				})
-			}
-		}
-	}
-}
-
-// wantPanel checks that the frames are what a panel of this kind draws.
-func wantPanel(t *testing.T, panel grafana.Panel, frames data.Frames) {
-	t.Helper()
-	if len(frames) == 0 || frames[0].Rows() == 0 {
-		t.Fatalf("panel %q has no data", panel.Title)
-	}
-	switch panel.Type {
-	case "logs":
-		wantLogLines(t, frames[0])
-	case "timeseries":
-		if series := wantSeries(t, frames); len(series) == 0 {
-			t.Error("no series")
-		}
-	case "stat":
-		if numbers := wantNumbers(t, frames); len(numbers) != 1 {
-			t.Errorf("numbers %v, and one is shown", numbers)
-		}
-	case "table":
-		if len(frames) != 1 || len(frames[0].Fields) < 2 {
-			t.Errorf("%d frames, fields %v", len(frames), fieldNames(frames[0]))
-		}
-	default:
-		t.Errorf("panel type %q is not checked here", panel.Type)
-	}
-}
-
-// Variables ask the store's values; a misspelt field would leave an empty list.
-func TestDashboardVariables(t *testing.T) {
-	h, _ := provisioned(t)
-	for _, dashboard := range dashboards(t) {
-		names := map[string]bool{}
-		for _, variable := range dashboard.Templating.List {
-			names[variable.Name] = true
-			if variable.Type != "query" {
-				continue
-			}
-			if !variable.Multi || !variable.IncludeAll {
-				t.Errorf("variable %q takes one value only", variable.Name)
-			}
-			var asked struct{ Kind, Field string }
-			if err := json.Unmarshal(variable.Query, &asked); err != nil || asked.Kind != "values" {
-				t.Errorf("variable %q asks %s (%v)", variable.Name, variable.Query, err)
-			}
-			var answer []valueCount
-			h.resource(http.MethodGet, "fields/values?field="+asked.Field, nil, &answer)
-			if len(answer) == 0 {
-				t.Errorf("variable %q has no values", variable.Name)
-			}
-		}
-		if !names["datasource"] || !names["service"] || !names["level"] {
-			t.Errorf("variables %v", names)
 		}
 	}
 }

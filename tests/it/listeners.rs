@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::quiver::{Quiver, data_dir, wait_for};
 
 /// Longer than anything here takes on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Waits until so many records are there, and gives the asked columns, in order of arrival.
 pub fn rows(quiver: &Quiver, count: u64, columns: &str) -> Vec<Value> {
@@ -180,11 +180,11 @@ fn gelf_comes_whole_packed_chunked_and_framed() {
 fn a_burst_is_kept_whole_and_in_order() {
     let (_dir, quiver) = start(&["listen.syslog.tcp=127.0.0.1:0", "listen.queue_bytes_max=64KiB"]);
     let mut stream = connect(&quiver, "syslog.tcp");
-    let lines: String = (0..20_000).map(|n| format!("<14>1 - h burst - - - {{\"n\":{n}}}\n")).collect();
+    let lines: String = (0..5_000).map(|n| format!("<14>1 - h burst - - - {{\"n\":{n}}}\n")).collect();
     stream.write_all(lines.as_bytes()).expect("it is sent");
     drop(stream);
-    wait_for("the burst", SOON, || (quiver.count("SELECT count(*) FROM logs") == 20_000).then_some(()));
-    assert_eq!(quiver.count("SELECT count(DISTINCT n) FROM logs"), 20_000);
+    wait_for("the burst", SOON, || (quiver.count("SELECT count(*) FROM logs") == 5_000).then_some(()));
+    assert_eq!(quiver.count("SELECT count(DISTINCT n) FROM logs"), 5_000);
     let unordered =
         "SELECT count(*) FROM (SELECT n, lag(n) OVER (ORDER BY _seq) AS before FROM logs) WHERE n <= before";
     assert_eq!(quiver.count(unordered), 0);

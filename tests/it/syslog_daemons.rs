@@ -14,7 +14,7 @@ use crate::certificates::Authority;
 use crate::listeners::rows;
 use crate::quiver::{Quiver, data_dir, repository, wait_for};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const COLUMNS: &str = "service, level, message, hostname, procid, n";
 
 /// A daemon that ends with the value; its output is shown when the test fails.

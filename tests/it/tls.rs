@@ -8,7 +8,7 @@ use crate::certificates::Authority;
 use crate::clients::{python, run_python};
 use crate::quiver::{Quiver, data_dir, repository, wait_for};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 #[test]
 fn both_ports_speak_tls_and_follow_the_files() {

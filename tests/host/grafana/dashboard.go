@@ -8,23 +8,59 @@ import (
 	"strings"
 )
 
-// Dashboard is the part of a dashboard's JSON that decides what is asked.
+// Dashboard is the part of a dashboard's JSON that decides what is asked and what is said of it.
 type Dashboard struct {
 	UID           string
 	Title         string
+	Description   string
+	Tags          []string
 	SchemaVersion int
 	Panels        []Panel
 	Templating    struct{ List []Variable }
+	Annotations   struct{ List []Annotation }
+	Links         []struct {
+		Type        string
+		Tags        []string
+		IncludeVars bool
+		KeepTime    bool
+	}
 }
 
-// Panel is one panel of a dashboard.
+// Panel is one panel of a dashboard, or a row of them.
 type Panel struct {
-	ID         int
-	Type       string
-	Title      string
+	ID          int
+	Type        string
+	Title       string
+	Description string
+	Datasource  DatasourceRef
+	GridPos     struct{ X, Y, W, H int }
+	Targets     []json.RawMessage
+	Panels      []Panel // of a collapsed row
+	FieldConfig struct {
+		Defaults  struct{ Unit, DisplayName, NoValue string }
+		Overrides []Override
+	}
+	Options struct {
+		Content string // of a text
+		XField  string // of a bar chart
+	}
+}
+
+// Override is how a panel shows the fields that match.
+type Override struct {
+	Matcher    struct{ ID, Options string }
+	Properties []struct {
+		ID    string
+		Value json.RawMessage
+	}
+}
+
+// Annotation is a query whose rows are marked in the graphs of a dashboard.
+type Annotation struct {
+	Name       string
 	Datasource DatasourceRef
-	GridPos    struct{ X, Y, W, H int }
-	Targets    []json.RawMessage
+	BuiltIn    int
+	Target     json.RawMessage
 }
 
 // DatasourceRef names a data source, often by a variable.
@@ -34,9 +70,11 @@ type DatasourceRef struct{ Type, UID string }
 type Variable struct {
 	Name       string
 	Type       string
+	Datasource DatasourceRef
 	Multi      bool
 	IncludeAll bool
 	Query      json.RawMessage
+	Current    struct{ Text, Value any }
 }
 
 // ReadDashboard reads a dashboard file.
@@ -62,16 +100,32 @@ func (d Dashboard) Panel(id int) (Panel, error) {
 	return Panel{}, fmt.Errorf("dashboard %q has no panel %d", d.Title, id)
 }
 
+// Shown is every panel, those of collapsed rows too, without the rows themselves.
+func (d Dashboard) Shown() []Panel {
+	var shown []Panel
+	for _, panel := range d.Panels {
+		if panel.Type == "row" {
+			shown = append(shown, panel.Panels...)
+			continue
+		}
+		shown = append(shown, panel)
+	}
+	return shown
+}
+
 // Values are the chosen values of a dashboard's variables. A variable that says "All" has a nil list.
 type Values map[string][]string
 
 // All is a choice of "All".
 var All []string
 
-var variableReference = regexp.MustCompile(`\$(?:\{(\w+)\}|(\w+))`)
+var (
+	variableReference = regexp.MustCompile(`\$(?:\{(\w+)\}|(\w+))`)
+	literalOrVariable = regexp.MustCompile(`'(?:[^']|'')*'|` + variableReference.String())
+)
 
-// Interpolate puts the values into a stored query as frontend/src/variables.ts does: a builder filter on "All" and a
-// search for nothing fall away, lists take every value, and SQL gets them quoted. known gives the values that "All"
+// Interpolate puts the values into a stored query as frontend/src/variables.ts does: a builder filter on "All" or on
+// nothing and a search for nothing fall away, lists take every value, and SQL gets them quoted. known gives the values that "All"
 // stands for in SQL. Macros ($__…) stay for the plugin. An unknown variable is an error.
 func Interpolate(model json.RawMessage, values, known Values) (json.RawMessage, error) {
 	var members map[string]any
@@ -149,7 +203,8 @@ func interpolateFilter(filter map[string]any, values Values) (keep bool, err err
 		return false, err
 	}
 	filter["value"] = strings.Join(chosen, ",")
-	return true, nil
+	op, _ := filter["op"].(string)
+	return filter["value"] != "" || strings.HasSuffix(op, "exists"), nil
 }
 
 // valuesOf is the values of a text that is one variable, or the text itself.
@@ -168,27 +223,35 @@ func valuesOf(text string, values Values) (chosen []string, all bool, err error)
 
 func interpolateSQL(sql string, values, known Values) (string, error) {
 	var missing error
-	text := variableReference.ReplaceAllStringFunc(sql, func(reference string) string {
-		name := strings.Trim(reference, "${}")
-		if strings.HasPrefix(name, "__") {
-			return reference
+	put := func(quote string) func(string) string {
+		return func(reference string) string {
+			name := strings.Trim(reference, "${}")
+			if strings.HasPrefix(name, "__") {
+				return reference
+			}
+			chosen, ok := values[name]
+			if !ok {
+				missing = fmt.Errorf("no variable %q", name)
+				return reference
+			}
+			if chosen == nil {
+				chosen = known[name]
+			}
+			quoted := make([]string, len(chosen))
+			for i, value := range chosen {
+				quoted[i] = quote + strings.ReplaceAll(value, "'", "''") + quote
+			}
+			if len(quoted) == 0 && quote != "" {
+				return "NULL"
+			}
+			return strings.Join(quoted, ",")
 		}
-		chosen, ok := values[name]
-		if !ok {
-			missing = fmt.Errorf("no variable %q", name)
-			return reference
+	}
+	text := literalOrVariable.ReplaceAllStringFunc(sql, func(part string) string {
+		if strings.HasPrefix(part, "'") {
+			return variableReference.ReplaceAllStringFunc(part, put(""))
 		}
-		if chosen == nil {
-			chosen = known[name]
-		}
-		quoted := make([]string, len(chosen))
-		for i, value := range chosen {
-			quoted[i] = "'" + strings.ReplaceAll(value, "'", "''") + "'"
-		}
-		if len(quoted) == 0 {
-			return "NULL"
-		}
-		return strings.Join(quoted, ",")
+		return put("'")(part)
 	})
 	return text, missing
 }

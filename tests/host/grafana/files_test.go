@@ -21,6 +21,10 @@ func TestInterpolate(t *testing.T) {
 			`{"builder":{"filters":null,"search":[{"op":"contains","text":"y"}]}}`, Values{"q": {""}}},
 		{"SQL is quoted, macros stay", `{"sql":"s IN ($service) AND $__timeFilter(t)"}`,
 			`{"sql":"s IN ('it''s','b') AND $__timeFilter(t)"}`, Values{"service": {"it's", "b"}}},
+		{"a text in quotes takes the value alone", `{"sql":"contains(m, '$q') AND regexp_like(m, '(a|$)') AND s IN ($service)"}`,
+			`{"sql":"contains(m, 'it''s') AND regexp_like(m, '(a|$)') AND s IN ('k')"}`, Values{"q": {"it's"}, "service": All}},
+		{"a filter on nothing falls away", `{"builder":{"filters":[{"field":"t","op":"contains","value":"$q"},{"field":"u","op":"exists"}]}}`,
+			`{"builder":{"filters":[{"field":"u","op":"exists","value":""}],"search":null}}`, Values{"q": {""}}},
 		{"all of SQL is what is known", `{"sql":"s IN ($service)"}`, `{"sql":"s IN ('k')"}`, Values{"service": All}},
 	}
 	for _, c := range cases {

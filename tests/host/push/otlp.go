@@ -42,8 +42,9 @@ type Record struct {
 	SpanID     trace.SpanID
 }
 
-// NewOTLP starts the SDK for the named service, with the exporter that speaks protocol.
-func (c Client) NewOTLP(ctx context.Context, service string, protocol Protocol) (*OTLP, error) {
+// NewOTLP starts the SDK for the named service, with the exporter that speaks protocol; further attributes are those of
+// its resource.
+func (c Client) NewOTLP(ctx context.Context, service string, protocol Protocol, further ...attribute.KeyValue) (*OTLP, error) {
 	exporter, err := c.exporter(ctx, protocol)
 	if err != nil {
 		return nil, fmt.Errorf("otlp exporter %q: %w", protocol, err)
@@ -52,10 +53,10 @@ func (c Client) NewOTLP(ctx context.Context, service string, protocol Protocol) 
 	provider := sdklog.NewLoggerProvider(
 		sdklog.WithProcessor(sdklog.NewBatchProcessor(watched,
 			sdklog.WithExportInterval(200*time.Millisecond), sdklog.WithMaxQueueSize(16384))),
-		sdklog.WithResource(resource.NewSchemaless(
+		sdklog.WithResource(resource.NewSchemaless(append(further,
 			attribute.String("service.name", service),
 			attribute.String("deployment.environment.name", "demo"),
-		)),
+		)...)),
 	)
 	return &OTLP{exporter: watched, provider: provider, logger: provider.Logger(service)}, nil
 }

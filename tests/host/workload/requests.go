@@ -41,7 +41,7 @@ func (s shop) second(at time.Time) []event {
 	if at.Unix()%5 == 0 {
 		events = append(events, housekeeping(random, at)...)
 	}
-	return events
+	return append(events, cluster(at)...)
 }
 
 func newTrace(random *rand.Rand) trace.TraceID {
@@ -183,4 +183,41 @@ func housekeeping(random *rand.Rand, at time.Time) []event {
 		tick.level, tick.message = "warn", "slow query"
 	}
 	return []event{tick}
+}
+
+// cluster is what the scheduler tells of the others' pods: a release goes out a minute before the incident, and is taken
+// back when it ends; between the two a pod runs out of memory.
+func cluster(at time.Time) []event {
+	var level, message string
+	var fields []pair
+	switch at.Minute()%30*60 + at.Second() {
+	case releasedAt:
+		level, message = "info", "deployed payments-api "+newVersion
+	case 18*60 + 30:
+		level, message = "error", "container ledger of pod ledger-1 was OOMKilled"
+		fields = []pair{{"exit_code", 137}}
+	case 18*60 + 35:
+		level, message = "warn", "restarted container ledger of pod ledger-1"
+		fields = []pair{{"restarts", 1}}
+	case takenBackAt:
+		level, message = "info", "rollback: deployed payments-api "+oldVersion
+	default:
+		return nil
+	}
+	return []event{{service: "scheduler", at: at, level: level, message: message, fields: fields}}
+}
+
+// The seconds of every half hour at which the cluster has another version of payments-api.
+const (
+	releasedAt, takenBackAt = 16 * 60, 20 * 60
+	oldVersion, newVersion  = "1.8.3", "1.8.4"
+)
+
+// version is the release of a service that runs then.
+func version(service string, at time.Time) string {
+	second := at.Minute()%30*60 + at.Second()
+	if service == "payments-api" && second >= releasedAt && second < takenBackAt {
+		return newVersion
+	}
+	return oldVersion
 }

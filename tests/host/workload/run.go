@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/attribute"
 
 	"quiver/tests/host/push"
 )
@@ -48,11 +52,24 @@ var (
 	byOTLP     = map[string]push.Protocol{"worker": push.GRPC, "ledger": push.HTTP}
 )
 
+// namespaces are those of Kubernetes. Loki's agents name them as labels, OpenTelemetry's as attributes of the resource.
+var namespaces = map[string]string{
+	"nginx": "edge", "bff": "edge", "payments-api": "shop", "inventory": "shop", "ledger": "shop", "worker": "shop",
+	"telemetry-processing": "devices", "scheduler": "platform",
+}
+
+// Services are the names of all services, sorted.
+func Services() []string { return slices.Sorted(maps.Keys(namespaces)) }
+
 // Open connects the services to the store.
 func Open(ctx context.Context, client push.Client, options Options) (*Shop, error) {
 	opened := &Shop{shop: shop{seed: options.Seed}, client: client, otlp: map[string]*push.OTLP{}}
 	for service, protocol := range byOTLP {
-		otlp, err := client.NewOTLP(ctx, service, protocol)
+		otlp, err := client.NewOTLP(ctx, service, protocol,
+			attribute.String("k8s.namespace.name", namespaces[service]),
+			attribute.String("k8s.pod.name", service+"-1"),
+			attribute.String("k8s.container.name", service),
+		)
 		if err != nil {
 			return nil, err
 		}
@@ -177,10 +194,14 @@ func (s *Shop) send(ctx context.Context, events []event) error {
 }
 
 func add(streams map[string]*push.Stream, e event, line string) {
-	stream := streams[e.service]
+	release := version(e.service, e.at)
+	stream := streams[e.service+release]
 	if stream == nil {
-		stream = &push.Stream{Labels: map[string]string{"service": e.service, "env": "demo"}}
-		streams[e.service] = stream
+		stream = &push.Stream{Labels: map[string]string{
+			"service": e.service, "env": "demo", "version": release,
+			"namespace": namespaces[e.service], "container": e.service,
+		}}
+		streams[e.service+release] = stream
 	}
 	stream.Entries = append(stream.Entries, push.Entry{Time: e.at, Line: line, Metadata: map[string]string{"pod": e.service + "-1"}})
 }
@@ -190,6 +211,11 @@ func ordered(streams map[string]*push.Stream) []push.Stream {
 	for _, stream := range streams {
 		list = append(list, *stream)
 	}
-	sort.Slice(list, func(i, j int) bool { return list[i].Labels["service"] < list[j].Labels["service"] })
+	sort.Slice(list, func(i, j int) bool {
+		if one, other := list[i].Labels, list[j].Labels; one["service"] != other["service"] {
+			return one["service"] < other["service"]
+		}
+		return list[i].Labels["version"] < list[j].Labels["version"]
+	})
 	return list
 }

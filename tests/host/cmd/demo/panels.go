@@ -16,6 +16,7 @@ import (
 	"quiver/tests/host/grafana"
 	"quiver/tests/host/query"
 	"quiver/tests/host/terminal"
+	"quiver/tests/host/workload"
 )
 
 // The panels of the dashboard "Service → Logs + Traces" that are drawn.
@@ -49,7 +50,7 @@ func (p *panels) ask(ctx context.Context, id int, values grafana.Values) (data.F
 	if err != nil {
 		return nil, err
 	}
-	model, err := grafana.Interpolate(panel.Targets[0], values, nil)
+	model, err := grafana.Interpolate(panel.Targets[0], values, grafana.Values{"service": workload.Services()})
 	if err != nil {
 		return nil, fmt.Errorf("panel %q: %w", panel.Title, err)
 	}
@@ -76,8 +77,8 @@ func (e errEmpty) Error() string { return fmt.Sprintf("panel %q is empty", e.pan
 func (p *panels) draw(ctx context.Context, screen *terminal.Screen) []error {
 	p.to = time.Now()
 	p.from = p.to.Add(-history).Truncate(time.Minute)
-	all := grafana.Values{"service": grafana.All, "level": grafana.All, "search": {""}}
-	errors := grafana.Values{"service": grafana.All, "level": {"error", "fatal"}, "search": {""}}
+	all := grafana.Values{"service": grafana.All, "level": grafana.All, "search": {""}, "trace": {""}}
+	errors := grafana.Values{"service": grafana.All, "level": {"error", "fatal"}, "search": {""}, "trace": {""}}
 	var failures []error
 	for _, panel := range []struct {
 		title  string
