@@ -52,9 +52,9 @@ impl Asked {
         Ok(json!({"sql": editable::editable(&self.query, &self.context)?}))
     }
 
-    /// The SQL as a builder: `{"builder", "format"?}`, or `{"reason"}` when it has no such form.
+    /// The SQL and the filters beside it as a builder: `{"builder", "format"?}`, or `{"reason"}` when it has no such form.
     pub fn builder(&self) -> Value {
-        match conversion::to_builder(&self.query.sql, self.query.format) {
+        match conversion::of_query(&self.query) {
             Ok(said) => json!({"builder": said.builder, "format": said.format.unwrap_or(self.query.format)}),
             Err(error) => json!({"reason": error.to_string()}),
         }
@@ -89,10 +89,28 @@ impl Asked {
                 // A store that does not answer says so when the query runs; it is no fault of the text.
                 if let Err(client::Error::Invalid(words)) = client.plan(read.sql(), options).await {
                     answer["problems"] = json!([self.place(&read.located(&words))]);
+                } else if !self.query.filters.is_empty() {
+                    let beside = self.beside(client, options).await;
+                    if let Some(hints) = answer["hints"].as_array_mut() {
+                        hints.extend(beside.into_iter().map(|message| json!({"message": message})));
+                    }
                 }
             }
         }
         Ok(answer)
+    }
+
+    /// What is wrong with the filters beside a text that is fine by itself.
+    async fn beside(&self, client: &Client, options: &Options) -> Vec<String> {
+        let statement = match sql::statement(&self.query, &self.context) {
+            Ok(statement) => statement,
+            Err(error) => return vec![error.to_string()],
+        };
+        let mut found = statement.notices;
+        if let Err(client::Error::Invalid(words)) = client.plan(&statement.sql, options).await {
+            found.push(format!("with the filters beside the SQL: {}", check::without_place(&words)));
+        }
+        found
     }
 
     /// The store is asked as the query itself will ask it.
@@ -131,16 +149,18 @@ impl Asked {
         found
     }
 
-    /// How much the range holds, for the builder's filters on level and service, which the store counts without reading:
+    /// How much the range holds, for the query's filters on level and service, which the store counts without reading:
     /// `{"lines", "bytes"}`; bytes are those of the lines as received, by the newest of them.
     pub async fn estimate(&self, client: &Client, options: &Options) -> Result<Value, Error> {
         let options = &self.options(client, options)?;
         let counted = ["level", "service"];
         let said = match self.query.editor {
             Editor::Builder => Some(self.query.builder.clone()),
-            Editor::Sql => conversion::to_builder(&self.query.sql, self.query.format).ok().map(|said| said.builder),
+            Editor::Sql => conversion::of_query(&self.query).ok().map(|said| said.builder),
         };
-        let mut filters: Vec<Filter> = said.map(|builder| builder.filters).unwrap_or_default();
+        let narrows = || sql::statement(&self.query, &self.context).is_ok_and(|statement| statement.notices.is_empty());
+        let beside = || if narrows() { self.query.filters.clone() } else { Vec::new() };
+        let mut filters: Vec<Filter> = said.map_or_else(beside, |builder| builder.filters);
         filters.retain(|filter| counted.contains(&filter.field.trim()) && matches!(filter.op, Op::Eq | Op::In));
         let number = async |sql: String| -> Result<f64, Error> {
             let answer = client.query(&sql, options).await?;
@@ -151,8 +171,8 @@ impl Asked {
             Ok(column.iter().next().flatten().unwrap_or(0.0))
         };
         let range = self.context.range;
-        let lines = number(sql::count(range, &filters)).await?;
-        let length = if lines > 0.0 { number(sql::line_length(range, &filters, SAMPLE)).await? } else { 0.0 };
+        let lines = number(sql::count(range, &filters)?).await?;
+        let length = if lines > 0.0 { number(sql::line_length(range, &filters, SAMPLE)?).await? } else { 0.0 };
         Ok(json!({"lines": lines as u64, "bytes": (lines * length) as u64}))
     }
 }

@@ -62,7 +62,10 @@ pub enum Error {
     #[error("{0}")]
     Request(String),
     /// Nothing is served under this path.
-    #[error("no resource '{0}'; there are fields, fields/values, functions, sql, builder, layout, check and estimate")]
+    #[error(
+        "no resource '{0}'; there are fields, fields/values, functions, sql, edit-sql, builder, layout, check, \
+             estimate and export"
+    )]
     NoResource(String),
     /// A bug of ours; the log has more.
     #[error("a fault in the plugin: {0}")]

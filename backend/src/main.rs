@@ -4,6 +4,7 @@
 mod client;
 mod editor;
 mod error;
+mod export;
 mod frame;
 mod health;
 mod model;

@@ -1,6 +1,7 @@
 //! The query model, version 1: what the editor writes into a dashboard and the backend turns into SQL; no SQL here.
 //! Its twin is frontend/src/model.ts, and backend/testdata/model/*.json holds both to one meaning. Invariant: reading
-//! never fails; what is missing or unknown becomes its default, for models are also written by hand and by links.
+//! never fails; what is missing or unknown becomes its default, for models are also written by hand and by links. Only an
+//! unknown operator is kept as it is, for another one in its place would find other lines.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ pub enum Editor {
 }
 
 /// What a condition asks of a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Equal.
     #[serde(rename = "=")]
@@ -66,10 +67,13 @@ pub enum Op {
     /// Equal to none of them.
     #[serde(rename = "!in")]
     NotIn,
+    /// No operator; the query is refused.
+    #[serde(untagged)]
+    Unknown(String),
 }
 
 /// What a condition asks of the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SearchOp {
     /// Has the text in it, in the same case.
     #[serde(rename = "contains")]
@@ -83,6 +87,9 @@ pub enum SearchOp {
     /// It finds nothing.
     #[serde(rename = "!~")]
     NotMatches,
+    /// No operator; the query is refused.
+    #[serde(untagged)]
+    Unknown(String),
 }
 
 /// How lines become a number.
@@ -226,6 +233,9 @@ pub struct Query {
     pub builder: Builder,
     /// The query as text.
     pub sql: String,
+    /// Conditions beside the text: its lines must meet them too. A builder has its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
     /// What the answer should become.
     pub format: Format,
     /// Why it is sent, when not for the panel itself.
@@ -237,6 +247,9 @@ pub struct Query {
     /// Widens the time range both ways, such as `1h`; empty: not at all.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub widen: String,
+    /// Show lines of any length whole.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub whole_lines: bool,
     /// Whose logs, where the data source lets a query say so; empty: the data source's.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub tenant: String,
@@ -254,6 +267,7 @@ impl Query {
             editor: word(&model["editor"]).unwrap_or(Editor::Builder),
             builder: normalize_builder(&model["builder"]),
             sql: text(&model["sql"]),
+            filters: items(&model["filters"]).iter().map(normalize_filter).collect(),
             format: word(&model["format"]).unwrap_or(Format::Auto),
             purpose: word(&model["purpose"]),
             cursor: (!timestamp_ns.is_empty()).then(|| Cursor {
@@ -262,6 +276,7 @@ impl Query {
                 direction: normalize_direction(&cursor["direction"]),
             }),
             widen: text(&model["widen"]),
+            whole_lines: model["wholeLines"] == true,
             tenant: text(&model["tenant"]),
         }
     }
@@ -283,14 +298,14 @@ fn normalize_builder(raw: &Value) -> Builder {
 pub fn normalize_filter(raw: &Value) -> Filter {
     Filter {
         field: text(&raw["field"]),
-        op: word(&raw["op"]).unwrap_or(Op::Eq),
+        op: operator(&raw["op"]).unwrap_or(Op::Eq),
         value: text(&raw["value"]),
         values: items(&raw["values"]).iter().map(text).collect(),
     }
 }
 
 fn normalize_search(raw: &Value) -> Search {
-    Search { op: word(&raw["op"]).unwrap_or(SearchOp::Contains), text: text(&raw["text"]) }
+    Search { op: operator(&raw["op"]).unwrap_or(SearchOp::Contains), text: text(&raw["text"]) }
 }
 
 fn normalize_aggregate(raw: &Value) -> Option<Aggregate> {
@@ -307,6 +322,12 @@ fn normalize_direction(raw: &Value) -> Direction {
 
 fn word<T: DeserializeOwned>(value: &Value) -> Option<T> {
     T::deserialize(value).ok()
+}
+
+/// The operator, if there is one: an unknown word is one too.
+fn operator<T: DeserializeOwned>(value: &Value) -> Option<T> {
+    let name = text(value);
+    if name.is_empty() { None } else { word(&Value::String(name)) }
 }
 
 /// Text, or a number or truth value written where text is meant.

@@ -29,7 +29,7 @@ use crate::query::{Ask, Caller};
 use crate::settings::{PROXY_PREFIX, Raw, Settings};
 use crate::shutdown::Controller;
 use crate::stream::Channels;
-use crate::{frame, health, query, resource, stream};
+use crate::{export, frame, health, query, resource, stream};
 
 /// A request of Grafana: models are small, and a resource call's body is one of them.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
@@ -104,12 +104,13 @@ impl Plugin {
             return Ok(Arc::clone(&instance.client));
         }
         let settings = Settings::parse(&Raw {
+            uid: &source.uid,
+            name: &source.name,
             url: &source.url,
             basic_auth: source.basic_auth_enabled,
             basic_auth_user: &source.basic_auth_user,
             json: &source.json_data,
             secrets: Some(&source.decrypted_secure_json_data),
-            uid: &source.uid,
             proxy: proxy_variables(),
         })?;
         let client = Arc::new(Client::new(settings)?);
@@ -119,6 +120,26 @@ impl Plugin {
         }
         instances.insert(key, Instance { updated_ms: source.last_updated_ms, client: Arc::clone(&client) });
         Ok(client)
+    }
+
+    /// Opens a file with everything a query matches.
+    async fn export(
+        &self,
+        context: Option<&pluginv2::PluginContext>,
+        parameters: &str,
+        headers: &Headers<'_>,
+    ) -> Result<BoxStream<pluginv2::CallResourceResponse>, Error> {
+        let client = self.client(context)?;
+        let parameters = form_urlencoded::parse(parameters.as_bytes()).into_owned().collect();
+        let (ask, format) = export::ask(&parameters)?;
+        let caller = headers.caller(&client, context);
+        let pieces = export::file(client, ask, format, &caller).await?;
+        // Grafana reads status and headers from the first piece alone.
+        let pieces = pieces.map(move |piece| {
+            let headers = response_headers(&format.headers());
+            pluginv2::CallResourceResponse { code: 200, headers, body: piece.into() }
+        });
+        Ok(pieces.map(Ok).boxed())
     }
 
     async fn answer(
@@ -219,12 +240,14 @@ impl Headers<'_> {
         let user = context.and_then(|context| context.user.as_ref()).map(|user| user.login.as_str());
         let parts = [
             ("dashboard", self.get("X-Dashboard-Uid")),
+            ("title", self.get("X-Dashboard-Title")),
             ("panel", self.get("X-Panel-Id")),
+            ("panel-title", self.get("X-Panel-Title")),
             ("user", user.filter(|login| !login.is_empty())),
             ("alert", is_set("FromAlert").then_some("true")),
         ];
         let parts: Vec<_> =
-            parts.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={value}"))).collect();
+            parts.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={}", plain(value)))).collect();
         let authorization = client.settings().forward_oauth.then(|| self.get("Authorization")).flatten();
         let authorization = authorization.and_then(|text| HeaderValue::from_str(text).ok());
         Caller {
@@ -235,6 +258,12 @@ impl Headers<'_> {
             cookies: self.get("Cookie").and_then(|text| HeaderValue::from_str(text).ok()),
         }
     }
+}
+
+/// What a gRPC header can carry, and what does not end the part it stands in.
+fn plain(text: &str) -> String {
+    let fits = |c: char| (c.is_ascii_graphic() || c == ' ') && c != ';';
+    text.chars().map(|c| if fits(c) { c } else { '_' }).collect()
 }
 
 #[async_trait]
@@ -288,6 +317,10 @@ impl Resource for Plugin {
         // `url` has the query string, `path` has not; which of them starts with a slash depends on Grafana.
         let parameters = request.url.split_once('?').map_or("", |(_, parameters)| parameters);
         let target = format!("{}?{parameters}", request.path);
+        if request.path.trim_matches('/') == "export" {
+            let opened = self.export(context, parameters, &Headers(&headers)).await;
+            return Ok(Response::new(opened.unwrap_or_else(|error| one_response(&request.path, Err(error)))));
+        }
         let answer = match self.client(context) {
             Err(error) => Err(error),
             Ok(client) => {
@@ -296,18 +329,27 @@ impl Resource for Plugin {
                 call.catch_unwind().await.unwrap_or_else(|_| Err(Error::Fault("see Grafana's log".to_owned())))
             }
         };
-        let (code, body) = match answer {
-            Ok(body) => (200, body),
-            Err(error) => {
-                tracing::info!(path = request.path, %error, "resource call failed");
-                (error.kind().status().into(), json!({"message": error.to_string()}))
-            }
-        };
-        let content_type = pluginv2::StringList { values: vec!["application/json".to_owned()] };
-        let headers = HashMap::from([("Content-Type".to_owned(), content_type)]);
-        let response = pluginv2::CallResourceResponse { code, headers, body: body.to_string().into_bytes().into() };
-        Ok(Response::new(futures::stream::once(std::future::ready(Ok(response))).boxed()))
+        Ok(Response::new(one_response(&request.path, answer)))
     }
+}
+
+/// An answer in one piece, of JSON.
+fn one_response(path: &str, answer: Result<Value, Error>) -> BoxStream<pluginv2::CallResourceResponse> {
+    let (code, body) = match answer {
+        Ok(body) => (200, body),
+        Err(error) => {
+            tracing::info!(path, %error, "resource call failed");
+            (error.kind().status().into(), json!({"message": error.to_string()}))
+        }
+    };
+    let headers = response_headers(&[("Content-Type", "application/json")]);
+    let response = pluginv2::CallResourceResponse { code, headers, body: body.to_string().into_bytes().into() };
+    futures::stream::once(std::future::ready(Ok(response))).boxed()
+}
+
+fn response_headers(headers: &[(&str, &str)]) -> HashMap<String, pluginv2::StringList> {
+    let list = |value: &str| pluginv2::StringList { values: vec![value.to_owned()] };
+    headers.iter().map(|(name, value)| ((*name).to_owned(), list(value))).collect()
 }
 
 #[async_trait]

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::frame;
 use crate::model::{Editor, Format, Query};
 use crate::settings::LIMIT_MAX;
-use crate::sql::{self, Context, Range, Shape, Statement};
+use crate::sql::{self, Context, Range, Shape};
 
 /// A query as Grafana sends it. **Units**: milliseconds.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct Caller {
     pub numbers_only: bool,
     /// An alert rule: it takes numbers as they are, and of a series it would reduce the last bucket, which is not full yet.
     pub alert: bool,
-    /// For the store's query log: `dashboard=…;panel=…;user=…`.
+    /// For the store's query log: `dashboard=…;title=…;panel=…;panel-title=…;user=…`.
     pub source: Option<String>,
     /// The user's own login, where the data source hands it on.
     pub authorization: Option<HeaderValue>,
@@ -91,31 +91,30 @@ pub async fn run(client: &Arc<Client>, ask: &Ask, caller: &Caller) -> Result<Vec
     let sql = statement.sql.clone();
     let (client, ref_id, numbers_only) = (Arc::clone(client), ask.ref_id.clone(), caller.numbers_only);
     // Encoding a thousand wide lines takes milliseconds, which no async thread has.
-    let encoded = tokio::task::spawn_blocking(move || encode(&client, &ref_id, numbers_only, &statement, &answer));
+    let whole_lines = query.whole_lines;
+    let encoded = tokio::task::spawn_blocking(move || {
+        let request = frame::Request {
+            ref_id: &ref_id,
+            shape: statement.shape,
+            sql: &statement.sql,
+            limit: statement.limit,
+            search_words: &statement.search_words,
+            links: &client.settings().links,
+            whole_lines,
+            notices: &statement.notices,
+            numbers_only,
+            stats: answer.stats.as_ref(),
+        };
+        encode(&answer, &request)
+    });
     let frames = encoded.await.map_err(|error| Error::Fault(error.to_string()))??;
     let encoding = started.elapsed() - answered;
     tracing::debug!(ref_id = ask.ref_id, sql, ?answered, ?encoding, frames = frames.len(), "query answered");
     Ok(frames)
 }
 
-fn encode(
-    client: &Client,
-    ref_id: &str,
-    numbers_only: bool,
-    statement: &Statement,
-    answer: &Answer,
-) -> Result<Vec<Vec<u8>>, Error> {
-    let request = frame::Request {
-        ref_id,
-        shape: statement.shape,
-        sql: &statement.sql,
-        limit: statement.limit,
-        search_words: &statement.search_words,
-        traces: &client.settings().traces,
-        numbers_only,
-        stats: answer.stats.as_ref(),
-    };
-    let frames = frame::frames(&answer.schema, &answer.batches, &request)?;
+fn encode(answer: &Answer, request: &frame::Request<'_>) -> Result<Vec<Vec<u8>>, Error> {
+    let frames = frame::frames(&answer.schema, &answer.batches, request)?;
     let encoded: Result<Vec<_>, _> = frames.iter().map(frame::Frame::to_ipc).collect();
     Ok(encoded.map_err(frame::Error::from)?)
 }

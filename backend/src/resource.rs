@@ -33,6 +33,7 @@ pub async fn call(client: &Arc<Client>, target: &str, body: &[u8], caller: &Call
     match path.trim_matches('/') {
         "fields" => fields(client, &options).await,
         "fields/values" => values(client, &parameters, options).await,
+        "edit-sql" => edited(body),
         "functions" => functions(client, &options).await,
         "sql" => Asked::read(client, body)?.sql(),
         "builder" => Ok(Asked::read(client, body)?.builder()),
@@ -96,7 +97,7 @@ async fn values(client: &Client, parameters: &HashMap<String, String>, options: 
     let limit = number("limit")?.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
     let limit = limit.unwrap_or(VALUES_DEFAULT).min(VALUES_MAX);
     let filters: Vec<_> = filters.iter().map(normalize_filter).collect();
-    let sql = sql::values(field, range, &filters, text("contains"), limit);
+    let sql = sql::values(field, range, &filters, text("contains"), limit)?;
     let answer = client.query(&sql, &Options { row_limit: Some(limit), ..options }).await?;
     let mut values = Vec::new();
     for batch in &answer.batches {
@@ -108,6 +109,16 @@ async fn values(client: &Client, parameters: &HashMap<String, String>, options: 
         }
     }
     Ok(Value::Array(values))
+}
+
+/// SQL text with filters written into it, or taken out.
+fn edited(body: &[u8]) -> Result<Value, Error> {
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|error| Error::Request(format!("the body is not JSON with 'sql', 'add' and 'remove': {error}")))?;
+    let sql = body["sql"].as_str().ok_or_else(|| Error::Request("the body has no 'sql'".to_owned()))?;
+    let filters =
+        |name: &str| -> Vec<_> { body[name].as_array().into_iter().flatten().map(normalize_filter).collect() };
+    Ok(json!({"sql": sql::edit(sql, &filters("add"), &filters("remove"))?}))
 }
 
 async fn functions(client: &Client, options: &Options) -> Result<Value, Error> {

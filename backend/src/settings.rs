@@ -8,7 +8,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::Uri;
 use http::header::{HeaderName, HeaderValue};
+use regex::Regex;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::model::Query;
 
@@ -39,6 +41,9 @@ pub enum Error {
     /// Certificate or key that is not PEM.
     #[error("the {what} cannot be used: {reason}")]
     BadCertificate { what: &'static str, reason: String },
+    /// A link whose pattern can't be read.
+    #[error("the pattern of the link '{link}' cannot be read: {reason}")]
+    BadPattern { link: String, reason: String },
     /// A switch is on and what it needs is not there.
     #[error("'{switch}' is on, and the {what} is missing")]
     Missing { switch: &'static str, what: &'static str },
@@ -88,6 +93,48 @@ impl Default for Traces {
     }
 }
 
+/// A link to another system from a field of a line, or from what a pattern finds in it.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// What it is called, in the line's details and on the button.
+    pub name: String,
+    /// The field it starts from; `message` for the line itself.
+    pub field: String,
+    /// What to look for in the field: the first group, or all that was found. `None`: the field's whole value.
+    pub pattern: Option<Regex>,
+    /// Where it leads to.
+    pub target: LinkTarget,
+}
+
+/// Where a link leads to. In both, `${__value.raw}` stands for the value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LinkTarget {
+    /// A page.
+    Url(String),
+    /// A query in another data source.
+    Query { datasource_uid: String, datasource_name: String, query: Value },
+}
+
+/// Every link that lines have.
+#[derive(Debug, Clone, Default)]
+pub struct Links {
+    /// Where a trace id leads to.
+    pub traces: Traces,
+    /// Links to other systems.
+    pub others: Vec<Link>,
+    /// This data source, for links to lines; `None` while it has no uid.
+    pub own: Option<Own>,
+}
+
+/// A data source as links name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    /// What it is found by.
+    pub uid: String,
+    /// What people call it.
+    pub name: String,
+}
+
 /// A data source, ready to be used.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -105,8 +152,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Lines of an answer when the query names none.
     pub limit_default: u64,
-    /// Trace links.
-    pub traces: Traces,
+    /// Links of log lines.
+    pub links: Links,
     /// Hand the user's own login on to the store.
     pub forward_oauth: bool,
     /// Tenants that a query may name.
@@ -136,6 +183,7 @@ struct Form {
     timeout_seconds: Option<f64>,
     default_limit: Option<f64>,
     traces: Traces,
+    links: Vec<LinkForm>,
     tls_skip_verify: bool,
     tls_auth: bool,
     tls_auth_with_ca_cert: bool,
@@ -148,12 +196,30 @@ struct Form {
     enable_secure_socks_proxy: bool,
     secure_socks_proxy_username: String,
     #[serde(flatten)]
-    others: HashMap<String, serde_json::Value>,
+    others: HashMap<String, Value>,
+}
+
+/// One of `jsonData.links`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LinkForm {
+    name: String,
+    field: String,
+    pattern: String,
+    url: String,
+    datasource_uid: String,
+    datasource_name: String,
+    /// The query to ask there: an object, or the text of one, or what stands in `query` of one.
+    query: Value,
 }
 
 /// What Grafana tells about a data source, before it is checked.
 #[derive(Debug, Default)]
 pub struct Raw<'a> {
+    /// Its uid.
+    pub uid: &'a str,
+    /// Its name.
+    pub name: &'a str,
     /// The URL field.
     pub url: &'a str,
     /// Basic auth is switched on.
@@ -164,8 +230,6 @@ pub struct Raw<'a> {
     pub json: &'a [u8],
     /// Decrypted secrets.
     pub secrets: Option<&'a HashMap<String, String>>,
-    /// Its uid.
-    pub uid: &'a str,
     /// What Grafana says about its secure socks proxy, by the names behind [`PROXY_PREFIX`].
     pub proxy: HashMap<String, String>,
 }
@@ -212,7 +276,15 @@ impl Settings {
             tenant,
             timeout: timeout.min(TIMEOUT_MAX),
             limit_default: limit.min(LIMIT_MAX),
-            traces: form.traces,
+            links: Links {
+                traces: form.traces,
+                others: form
+                    .links
+                    .into_iter()
+                    .filter_map(|link| parse_link(link).transpose())
+                    .collect::<Result<_, _>>()?,
+                own: (!raw.uid.is_empty()).then(|| Own { uid: raw.uid.to_owned(), name: raw.name.to_owned() }),
+            },
             forward_oauth: form.oauth_pass_thru,
             tenants: form.tenants.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
             proxy,
@@ -297,6 +369,40 @@ fn parse_tls(form: &Form, raw: &Raw<'_>) -> Result<Tls, Error> {
     Ok(Tls { skip_verify: form.tls_skip_verify, ca, client, server_name })
 }
 
+/// `None` for a row of the form that was not filled in yet.
+fn parse_link(form: LinkForm) -> Result<Option<Link>, Error> {
+    let text = |text: String| text.trim().to_owned();
+    let (url, datasource_uid) = (text(form.url), text(form.datasource_uid));
+    let target = match (datasource_uid.is_empty(), url.is_empty()) {
+        (true, true) => return Ok(None),
+        (true, false) => LinkTarget::Url(url),
+        (false, _) => {
+            let name = text(form.datasource_name);
+            let datasource_name = if name.is_empty() { datasource_uid.clone() } else { name };
+            LinkTarget::Query { query: link_query(form.query), datasource_name, datasource_uid }
+        }
+    };
+    let field = text(form.field);
+    let field = if field.is_empty() { "message".to_owned() } else { field };
+    let name = text(form.name);
+    let name = if name.is_empty() { field.clone() } else { name };
+    let pattern = form.pattern.trim();
+    let bad = |error: regex::Error| Error::BadPattern { link: name.clone(), reason: error.to_string() };
+    let pattern = (!pattern.is_empty()).then(|| Regex::new(pattern).map_err(bad)).transpose()?;
+    Ok(Some(Link { name, field, pattern, target }))
+}
+
+fn link_query(query: Value) -> Value {
+    match query {
+        Value::Object(_) => query,
+        Value::String(text) if !text.trim().is_empty() => match serde_json::from_str(&text) {
+            Ok(object @ Value::Object(_)) => object,
+            _ => json!({"query": text}),
+        },
+        _ => json!({"query": "${__value.raw}"}),
+    }
+}
+
 fn parse_authorization(raw: &Raw<'_>) -> Result<Option<HeaderValue>, Error> {
     let text = if raw.basic_auth {
         let password = raw.secret("basicAuthPassword").unwrap_or_default();
@@ -367,7 +473,7 @@ mod tests {
         let settings = parse("http://localhost:4317", "", &[]).expect("fine");
         assert_eq!(settings.timeout, Duration::from_secs(30));
         assert_eq!(settings.limit_default, 1000);
-        assert_eq!(settings.traces, Traces::default());
+        assert_eq!(settings.links.traces, Traces::default());
         assert!(settings.tls.is_none() && settings.authorization.is_none() && settings.tenant.is_none());
     }
 
@@ -405,6 +511,29 @@ mod tests {
         assert_eq!(error.to_string(), "'With CA cert' is on, and the certificate of the authority is missing");
         let settings = parse("http://s:1", r#"{"tlsAuth":true}"#, &[]).expect("plain http needs none");
         assert!(settings.tls.is_none());
+    }
+
+    #[test]
+    fn links_are_read_as_the_form_and_as_people_write_them() {
+        let json = r#"{"links":[
+            {"name":"order","field":"order_id","url":"https://shop/${__value.raw}"},
+            {"pattern":"id=(\\w+)","datasourceUid":"tempo","query":"{\"query\":\"${__value.raw}\",\"queryType\":\"traceql\"}"},
+            {"name":"loki","datasourceUid":"loki","query":"{app=\"x\"}"},
+            {"name":"not filled in"}]}"#;
+        let links = parse("http://s:1", json, &[]).expect("fine").links.others;
+        let told: Vec<_> = links.iter().map(|link| (link.name.as_str(), link.field.as_str(), &link.target)).collect();
+        let query =
+            |uid: &str, query| LinkTarget::Query { datasource_uid: uid.into(), datasource_name: uid.into(), query };
+        assert_eq!(
+            told,
+            [
+                ("order", "order_id", &LinkTarget::Url("https://shop/${__value.raw}".into())),
+                ("message", "message", &query("tempo", json!({"query": "${__value.raw}", "queryType": "traceql"}))),
+                ("loki", "message", &query("loki", json!({"query": "{app=\"x\"}"}))),
+            ]
+        );
+        let error = parse("http://s:1", r#"{"links":[{"name":"x","url":"u","pattern":"("}]}"#, &[]).expect_err("bad");
+        assert!(error.to_string().starts_with("the pattern of the link 'x' cannot be read"), "{error}");
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray};
-use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
-use arrow::datatypes::Int64Type;
+use arrow::array::{Array, AsArray, Int64Array, StringArray, new_null_array};
+use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
+use arrow::datatypes::{DataType, Int64Type};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use futures::Stream;
 use serde_json::{Value, json};
@@ -240,14 +241,20 @@ impl Follower {
     /// The lines as a packet, the oldest first: a stream grows at its end.
     fn packet(&self, rows: Option<RecordBatch>, dropped: i64) -> Result<Option<Vec<u8>>, Error> {
         let Some(rows) = rows else { return Ok(None) };
-        let rows = by_seq(&rows).map_err(frame::Error::from)?;
+        let mut rows = by_seq(&rows).map_err(frame::Error::from)?;
+        if dropped > 0 {
+            let gap = gap(&rows, dropped).map_err(frame::Error::from)?;
+            rows = concat_batches(&rows.schema(), [&gap, &rows]).map_err(frame::Error::from)?;
+        }
         let request = frame::Request {
             ref_id: &self.query.ref_id,
             shape: Shape::Logs,
             sql: "",
             limit: None,
             search_words: &[],
-            traces: &self.client.settings().traces,
+            links: &self.client.settings().links,
+            whole_lines: false,
+            notices: &[],
             numbers_only: false,
             stats: None,
         };
@@ -255,11 +262,29 @@ impl Follower {
         let mut packet = frames.swap_remove(0);
         if dropped > 0 {
             packet.meta["custom"]["dropped"] = json!(dropped);
-            let text = format!("{dropped} lines came too fast to be shown; add a filter to see all of them.");
-            packet.meta["notices"] = json!([{"severity": "warning", "text": text}]);
         }
         Ok(Some(packet.to_json().into_bytes()))
     }
+}
+
+/// A line that stands where lines were left out. The live view shows lines and nothing else, so that a notice of the
+/// frame would not be seen.
+fn gap(rows: &RecordBatch, dropped: i64) -> Result<RecordBatch, ArrowError> {
+    let text = format!("… {dropped} lines came too fast to be shown here; add a filter, or stop and run the query");
+    let schema = rows.schema();
+    let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| match field.name().as_str() {
+        "timestamp" => Ok(column.slice(0, 1)),
+        // Between the line before it and the first that is shown: no other line has this number.
+        "_seq" => {
+            let first = cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().value(0);
+            cast(&Int64Array::from(vec![first - 1]), column.data_type())
+        }
+        "message" => cast(&StringArray::from(vec![text.as_str()]), column.data_type()),
+        "level" => cast(&StringArray::from(vec!["warn"]), column.data_type()),
+        _ => Ok(new_null_array(column.data_type(), 1)),
+    });
+    let columns = columns.collect::<Result<_, _>>()?;
+    RecordBatch::try_new(schema, columns)
 }
 
 async fn rows(client: &Client, sql: &str, options: &Options) -> Result<Option<RecordBatch>, client::Error> {
@@ -280,7 +305,7 @@ fn bounds(rows: &RecordBatch) -> Option<(i64, i64)> {
     Some((arrow::compute::min(seq)?, arrow::compute::max(seq)?))
 }
 
-fn by_seq(rows: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn by_seq(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     match rows.column_by_name("_seq") {
         None => Ok(rows.clone()),
         Some(seq) => take_record_batch(rows, &sort_to_indices(seq, None, None)?),
@@ -289,7 +314,28 @@ fn by_seq(rows: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, TimestampNanosecondArray};
+
     use super::*;
+
+    #[test]
+    fn lines_left_out_leave_a_line_that_says_so() {
+        let columns: [(&str, ArrayRef); 4] = [
+            ("timestamp", Arc::new(TimestampNanosecondArray::from(vec![70, 80]))),
+            ("message", Arc::new(StringArray::from(vec!["a", "b"]))),
+            ("service", Arc::new(StringArray::from(vec![Some("bff"), None]))),
+            ("_seq", Arc::new(Int64Array::from(vec![7, 8]))),
+        ];
+        let rows = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true)));
+        let gap = gap(&rows.expect("rows"), 12).expect("a row");
+        let text = |name: &str| gap[name].as_string::<i32>().clone();
+        assert_eq!(gap.num_rows(), 1);
+        assert!(text("message").value(0).starts_with("… 12 lines came too fast"), "{gap:?}");
+        assert!(text("service").is_null(0));
+        assert_eq!(gap["_seq"].as_primitive::<Int64Type>().value(0), 6);
+    }
 
     #[test]
     fn a_stream_begins_where_its_viewer_came_and_only_once() {

@@ -5,16 +5,19 @@
 import { css } from '@emotion/css';
 import { CoreApp, LoadingState, QueryEditorProps } from '@grafana/data';
 import { Alert, Button, ComboboxOption, ConfirmModal, InlineField, RadioButtonGroup, Stack, Switch } from '@grafana/ui';
-import { KeyboardEvent, ReactNode, useId, useMemo, useState } from 'react';
+import { KeyboardEvent, ReactNode, useCallback, useId, useMemo, useState } from 'react';
 
+import { BesideSql } from './BesideSql';
 import { BuilderEditor } from './BuilderEditor';
 import { edited, useCheck } from './checking';
 import { CodeEditor } from './CodeEditor';
 import { CompletionSources } from './completion';
 import type { QuiverDatasource } from './datasource';
+import { Download } from './Download';
 import { Findings } from './Findings';
-import { EditorMode, Format, normalize, QueryModel } from './model';
+import { Direction, EditorMode, Format, normalize, QueryModel } from './model';
 import { Picker, TextBox } from './Picker';
+import { useSortOrder } from './sortOrder';
 import { messageOf } from './store';
 import { DEFAULT_LIMIT, Hint, QuiverOptions, QuiverQuery } from './types';
 import { withLists } from './variables';
@@ -64,14 +67,29 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
   const checked = useCheck(datasource, { ...model, sql: draft ?? model.sql }, range, intervalMs);
 
   const change = (patch: Partial<QueryModel>) => {
-    const { version, editor, builder, sql, format, tenant } = { ...model, ...patch };
+    const { version, editor, builder, sql, format, tenant, filters } = { ...model, ...patch };
     setDraft(undefined);
-    onChange({ ...query, version, editor, builder, sql, format, ...(tenant ? { tenant } : { tenant: undefined }) });
+    onChange({
+      ...query,
+      ...{ version, editor, builder, sql, format },
+      tenant: tenant || undefined,
+      filters: filters?.length ? filters : undefined,
+    });
   };
   const changeAndRun = (patch: Partial<QueryModel>) => {
     change(patch);
     onRunQuery();
   };
+
+  const setDirection = useCallback(
+    (direction: Direction) => {
+      const { builder } = normalize(query);
+      onChange({ ...query, builder: { ...builder, direction } });
+      onRunQuery();
+    },
+    [query, onChange, onRunQuery]
+  );
+  useSortOrder(app, model.builder.direction, setDirection);
 
   const switchTo = async (editor: EditorMode) => {
     setProblem(undefined);
@@ -164,6 +182,7 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
             disabled={busy}
             onChange={switchTo}
           />
+          {range && <Download address={(format) => datasource.exportAddress(query, range, format)} />}
           {app !== CoreApp.Explore && (
             <Button
               size="sm"
@@ -195,6 +214,16 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
             layout={(sql) => datasource.store.layout({ ...model, sql })}
             onType={setDraft}
             onChange={(sql) => change({ sql })}
+            onRun={onRunQuery}
+          />
+        )}
+        {model.editor === 'sql' && (
+          <BesideSql
+            model={{ ...model, sql: draft ?? model.sql }}
+            store={datasource.store}
+            range={range}
+            variables={variables}
+            onChange={({ sql = draft ?? model.sql, filters }) => change({ sql, filters })}
             onRun={onRunQuery}
           />
         )}
@@ -243,33 +272,35 @@ async function toSql(
 ): Promise<Next> {
   const builder = withLists(model.builder, datasource.templates);
   const sql = await datasource.store.sql({ ...model, builder, editor: 'builder', purpose: undefined }, screen);
+  // Filters that stood beside an older text are not the builder's.
+  const generated = { editor: 'sql' as const, sql, filters: undefined };
   if (model.sql.trim() === '' || model.sql === sql) {
-    return { editor: 'sql', sql };
+    return generated;
   }
   const known = await datasource.store.builder(model);
   if ('builder' in known && JSON.stringify(known.builder) === JSON.stringify(builder)) {
     return { editor: 'sql' };
   }
   if ('builder' in known && !/--|\/\*/.test(model.sql)) {
-    return { editor: 'sql', sql };
+    return generated;
   }
   return {
     title: 'There is SQL text already',
     body: 'You can keep it, or take the SQL of the builder in its place.',
     go: { label: 'Keep my SQL', patch: { editor: 'sql' } },
-    other: { label: "Use the builder's SQL", patch: { editor: 'sql', sql } },
+    other: { label: "Use the builder's SQL", patch: generated },
     stay: 'Cancel',
   };
 }
 
-/** SQL as a builder, where the builder has parts for all of it. */
+/** SQL and the filters beside it as a builder, where the builder has parts for all of it. */
 async function toBuilder(datasource: QuiverDatasource, model: QueryModel): Promise<Next> {
   if (model.sql.trim() === '') {
     return { editor: 'builder' };
   }
   const known = await datasource.store.builder(model);
   if ('builder' in known) {
-    return { editor: 'builder', builder: known.builder, format: known.format, sql: model.sql };
+    return { editor: 'builder', builder: known.builder, format: known.format, sql: model.sql, filters: undefined };
   }
   return {
     title: 'The builder cannot show this query',

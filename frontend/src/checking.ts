@@ -26,9 +26,9 @@ export function useCheck(
   range?: TimeRange,
   intervalMs?: number
 ): Checked {
-  const { editor, sql, builder, format, tenant } = model;
+  const { editor, sql, filters, builder, format, tenant } = model;
   // The same question again, such as after another panel was drawn, is not asked again.
-  const key = JSON.stringify([editor, editor === 'sql' ? sql : builder, format, tenant, rangeKey(range)]);
+  const key = JSON.stringify([editor, editor === 'sql' ? [sql, filters] : builder, format, tenant, rangeKey(range)]);
   const [answer, setAnswer] = useState<{ key: string; check: Check }>({ key: '', check: NOTHING });
   const [estimate, setEstimate] = useState<Estimate>();
   useEffect(() => {
@@ -39,6 +39,7 @@ export function useCheck(
       const asked = {
         ...model,
         builder: { ...model.builder, filters: model.builder.filters.filter(isCompleteFilter) },
+        filters: filters?.filter(isCompleteFilter),
       };
       // Where there is no answer nothing is shown: the query itself tells what fails.
       const sized = datasource.store.estimate(asked, screen).catch(() => undefined);

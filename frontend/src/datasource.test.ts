@@ -123,19 +123,42 @@ describe('query', () => {
     });
   });
 
-  it('quotes variables in SQL and says that ad-hoc filters did nothing there', async () => {
+  it('quotes variables in SQL, and sets ad-hoc filters beside it', async () => {
     const calls = listen(() => lines('A', [1, 0, '1']));
-    const response = await lastValueFrom(
+    await lastValueFrom(
       datasource({ name: 'service', value: "it's" }).query(
-        request([{ refId: 'A', editor: 'sql', sql: 'SELECT $service, $__from' }], {
-          filters: [{ key: 'level', operator: '=', value: 'error' }],
-        })
+        request(
+          [
+            {
+              refId: 'A',
+              editor: 'sql',
+              sql: 'SELECT $service, $__from',
+              filters: [{ field: 'a', value: '$service' }],
+            },
+          ],
+          { filters: [{ key: 'level', operator: '=', value: 'error' }] }
+        )
       )
     );
     expect(calls[0].body.queries[0].sql).toBe("SELECT 'it''s', $__from");
-    expect(response.data[0].meta.notices).toEqual([
-      { severity: 'info', text: expect.stringContaining('ad-hoc filters apply to builder queries') },
+    expect(calls[0].body.queries[0].filters).toEqual([
+      { field: 'a', op: '=', value: "it's", values: [] },
+      { field: 'level', op: '=', value: 'error', values: [] },
     ]);
+  });
+
+  it('asks for the oldest lines first where Explore shows them first', async () => {
+    const calls = listen();
+    const ask = (app: CoreApp) => lastValueFrom(datasource().query(request([BUILDER], { app })));
+    window.localStorage.setItem('grafana.explore.logs.sortOrder', 'Ascending');
+    try {
+      await ask(CoreApp.Explore);
+      await ask(CoreApp.Dashboard);
+    } finally {
+      window.localStorage.clear();
+    }
+    await ask(CoreApp.Explore);
+    expect(calls.map((call) => call.body.queries[0].builder?.direction)).toEqual(['forward', 'backward', 'backward']);
   });
 
   it('runs neither hidden queries nor empty SQL', () => {
@@ -148,6 +171,10 @@ describe('query', () => {
 
   it('counts by default in alert rules and shows lines elsewhere', () => {
     expect(datasource().getDefaultQuery(CoreApp.UnifiedAlerting).builder?.aggregate?.function).toBe('count');
+    expect(datasource().getDefaultQuery(CoreApp.PanelEditor).builder).toMatchObject({
+      aggregate: { function: 'count' },
+      groupBy: ['level'],
+    });
     expect(datasource().getDefaultQuery(CoreApp.Explore).builder?.aggregate).toBeNull();
   });
 });
@@ -192,6 +219,17 @@ describe('infinite scroll', () => {
       ['2', 'backward'],
       ['9', 'forward'],
     ]);
+  });
+
+  it('goes on in a dashboard, whose panel sends its request again with a range of its own', async () => {
+    const calls = listen(() => lines('A', [500, 0, '9'], [100, 0, '4']));
+    const source = datasource();
+    const panel = request([BUILDER], { requestId: 'SQR7', app: CoreApp.Dashboard, startTime: 1 });
+    await lastValueFrom(source.query(panel));
+    await lastValueFrom(source.query(panel));
+    const range = { from: dateTime(T), to: dateTime(T + 100) };
+    await lastValueFrom(source.query({ ...panel, range: { ...range, raw: range } }));
+    expect(calls.map((call) => call.body.queries[0].cursor?.seq)).toEqual([undefined, undefined, '4']);
   });
 
   it('asks without a cursor where it knows of no page', async () => {
@@ -326,6 +364,14 @@ describe('log context', () => {
     expect(calls[0].body.to).toBe(String(T + 6));
   });
 
+  it('opens them as a query of this data source', async () => {
+    expect(await datasource().getLogRowContextQuery(row)).toMatchObject({
+      refId: 'A',
+      datasource: { uid: 'quiver', type: 'quiver-logs-datasource' },
+      builder: { limit: 0, filters: [{ field: 'service' }, { field: 'host' }] },
+    });
+  });
+
   it('gives the lines after it newest first, as the view reads them', async () => {
     const calls = listen(() => lines('context-A', [6, 1, '43'], [8, 2, '44']));
     const response = await datasource().getLogRowContext(row, {
@@ -353,13 +399,26 @@ describe('log context', () => {
 describe('filters', () => {
   const source = datasource();
 
-  it('toggles and shows them in the builder, and leaves SQL alone', () => {
+  it('toggles and shows them in the builder, and beside SQL', () => {
     const options = { key: 'level', value: 'error' };
-    const on = source.toggleQueryFilter({ refId: 'A' }, { type: 'FILTER_FOR', options });
-    expect(source.queryHasFilter(on, options)).toBe(true);
-    expect(source.queryHasFilter(source.toggleQueryFilter(on, { type: 'FILTER_FOR', options }), options)).toBe(false);
-    const sql: QuiverQuery = { refId: 'A', editor: 'sql', sql: 'SELECT 1' };
-    expect(source.toggleQueryFilter(sql, { type: 'FILTER_FOR', options })).toBe(sql);
+    for (const query of [{ refId: 'A' }, { refId: 'A', editor: 'sql' as const, sql: 'SELECT 1' }]) {
+      const on = source.toggleQueryFilter(query, { type: 'FILTER_FOR', options });
+      expect(source.queryHasFilter(query, options)).toBe(false);
+      expect(source.queryHasFilter(on, options)).toBe(true);
+      const off = source.toggleQueryFilter(on, { type: 'FILTER_FOR', options });
+      expect(source.queryHasFilter(off, options)).toBe(false);
+      expect(on.sql).toBe(query.sql);
+    }
+  });
+
+  it('adds text to look for to the searches of a builder, and to the filters beside SQL', () => {
+    const action = { type: 'ADD_STRING_FILTER', options: { value: 'x' } };
+    expect(source.modifyQuery({ refId: 'A', editor: 'sql', sql: 'SELECT 1' }, action)).toEqual({
+      refId: 'A',
+      editor: 'sql',
+      sql: 'SELECT 1',
+      filters: [{ field: 'message', op: 'contains', value: 'x', values: [] }],
+    });
   });
 
   it.each([
@@ -398,15 +457,15 @@ describe('ad-hoc filters', () => {
     ]);
   });
 
-  it('says where they cannot apply', async () => {
-    const filters = [{ key: 'level', operator: '=', value: 'error' }];
-    const sql: QuiverQuery = { refId: 'A', editor: 'sql', sql: 'SELECT 1' };
-    const source = datasource();
-    expect(await source.getDrilldownsApplicability({ filters, queries: [sql] })).toEqual([
-      { key: 'level', applicable: false, reason: expect.any(String) },
-    ]);
-    expect(await source.getDrilldownsApplicability({ filters, queries: [sql, BUILDER] })).toEqual([
-      { key: 'level', applicable: true },
+  it('says which cannot apply, because no line has the field', async () => {
+    listen(() => [{ name: 'level', type: 'string' }]);
+    const filters = [
+      { key: 'severity', operator: '=', value: 'error' },
+      { key: 'leve', operator: '=', value: 'error' },
+    ];
+    expect(await datasource().getDrilldownsApplicability({ filters, queries: [BUILDER] })).toEqual([
+      { key: 'severity', applicable: true },
+      { key: 'leve', applicable: false, reason: expect.stringContaining("'leve'") },
     ]);
   });
 });

@@ -27,26 +27,45 @@ import {
   ScopedVars,
   SupplementaryQueryOptions,
   SupplementaryQueryType,
+  TimeRange,
   ToggleFilterAction,
 } from '@grafana/data';
-import { DataSourceWithBackend, getGrafanaLiveSrv, getTemplateSrv } from '@grafana/runtime';
+import { config, DataSourceWithBackend, getGrafanaLiveSrv, getTemplateSrv } from '@grafana/runtime';
 import { DataQuery } from '@grafana/schema';
-import { lastValueFrom, map, Observable, tap } from 'rxjs';
+import { createElement, ReactNode } from 'react';
+import { lastValueFrom, Observable, tap } from 'rxjs';
 
+import { ContextFilters } from './ContextFilters';
 import { describe } from './describe';
-import { addFilter, addSearch, fromAdHocFilters, hasFilter, toggleFilter, withAdHocFilters } from './filters';
+import { exportAddress } from './Download';
+import {
+  addFilter,
+  addMessageFilter,
+  addSearch,
+  columnOf,
+  editFilters,
+  filtersOf,
+  fromAdHocFilters,
+  hasFilter,
+  toggleFilter,
+  withAdHocFilters,
+} from './filters';
 import { importQueries } from './importing';
+import { labelKind } from './labelKinds';
 import { contextQuery, newestFirst } from './logContext';
-import { Builder, Cursor, normalize } from './model';
+import { Cursor, DEFAULT_QUANTILE, Filter, normalize, QueryModel, SearchOp } from './model';
 import { PageMemory } from './paging';
 import { rangeOf, Store } from './store';
 import { supplementaryQuery, SUPPORTED_TYPES } from './supplementary';
 import { tailQueries } from './tail';
 import { INFINITE_SCROLL, QuiverOptions, QuiverQuery } from './types';
+import { directionFor } from './sortOrder';
+import { askTraceDatasource, isTraceRequest } from './trace';
 import { interpolateModel, Templates } from './variables';
 import { QuiverVariableSupport } from './variableSupport';
 
-const SQL_KEEPS_OUT = 'ad-hoc filters apply to builder queries; this query is SQL text';
+/** Requests remembered: more panels than are on a page. */
+const REQUESTS_MAX = 200;
 
 export class QuiverDatasource
   extends DataSourceWithBackend<QuiverQuery, QuiverOptions>
@@ -59,6 +78,13 @@ export class QuiverDatasource
   readonly store: Store = new Store(this);
   readonly supportsAdjustableWindow = true;
   private readonly pages = new PageMemory();
+  /** The range that each of the last requests was first sent with. */
+  private readonly asked = new Map<string, string>();
+  /** What someone chose in the context view that is open. */
+  private contextFilters: Filter[] | undefined;
+  private readonly chooseContext = (filters: Filter[] | undefined) => {
+    this.contextFilters = filters;
+  };
 
   constructor(
     readonly settings: DataSourceInstanceSettings<QuiverOptions>,
@@ -71,9 +97,11 @@ export class QuiverDatasource
 
   getDefaultQuery(app: CoreApp): Partial<QuiverQuery> {
     const { version, editor, builder, format } = normalize({});
-    const counts = app === CoreApp.UnifiedAlerting || app === CoreApp.CloudAlerting;
-    const aggregate = counts ? { function: 'count' as const, field: '', quantile: 0.95 } : null;
-    return { version, editor, builder: { ...builder, aggregate }, format };
+    // A new panel is a time series, which lines are not; alert rules take numbers only.
+    const isPanel = app === CoreApp.PanelEditor;
+    const counts = isPanel || app === CoreApp.UnifiedAlerting || app === CoreApp.CloudAlerting;
+    const aggregate = counts ? { function: 'count' as const, field: '', quantile: DEFAULT_QUANTILE } : null;
+    return { version, editor, builder: { ...builder, aggregate, groupBy: isPanel ? ['level'] : [] }, format };
   }
 
   /** Not importFromAbstractQueries: those carry labels only, and Grafana would ask for them first. */
@@ -91,7 +119,7 @@ export class QuiverDatasource
 
   applyTemplateVariables(query: QuiverQuery, scopedVars: ScopedVars, adHoc?: AdHocVariableFilter[]): QuiverQuery {
     const model = interpolateModel(normalize(query), scopedVars, this.templates);
-    return { ...query, ...model, builder: withAdHocFilters(model.builder, adHoc) };
+    return { ...query, ...withAdHocFilters(model, adHoc) };
   }
 
   interpolateVariablesInQueries(
@@ -112,18 +140,36 @@ export class QuiverDatasource
         .map((query) => this.applyTemplateVariables(query, request.scopedVars, request.filters));
       return tailQueries(this.uid, request, targets, getGrafanaLiveSrv());
     }
-    if (request.targets.some((query) => query.supportingQueryType === INFINITE_SCROLL)) {
+    if (request.targets.some(isTraceRequest)) {
+      return askTraceDatasource(request, this.settings.jsonData?.traces?.datasourceUid);
+    }
+    if (this.asksForMore(request)) {
       return this.queryFurtherPage(request);
     }
-    return super.query(request).pipe(
-      tap((response) => this.rememberPages(request.targets, response)),
-      map((response) => withSqlNotice(response, request))
-    );
+    const targets = request.targets.map((query) => {
+      const { builder } = normalize(query);
+      return { ...query, builder: { ...builder, direction: directionFor(request.app, builder.direction) } };
+    });
+    return super.query({ ...request, targets }).pipe(tap((response) => this.rememberPages(request, response)));
   }
 
-  private rememberPages(targets: QuiverQuery[], response: DataQueryResponse): void {
+  /** Explore says so; a dashboard's panel sends its last request again, for another range. */
+  private asksForMore({ targets, requestId, startTime, range }: DataQueryRequest<QuiverQuery>): boolean {
+    if (targets.some((query) => query.supportingQueryType === INFINITE_SCROLL)) {
+      return true;
+    }
+    const [name, bounds] = [`${requestId}/${startTime}`, `${range.from.valueOf()}-${range.to.valueOf()}`];
+    const known = this.asked.get(name);
+    this.asked.set(name, known ?? bounds);
+    if (this.asked.size > REQUESTS_MAX) {
+      this.asked.delete(this.asked.keys().next().value!);
+    }
+    return known !== undefined && known !== bounds;
+  }
+
+  private rememberPages({ targets, filters }: DataQueryRequest<QuiverQuery>, response: DataQueryResponse): void {
     for (const target of targets) {
-      const model = normalize(target);
+      const model = withAdHocFilters(normalize(target), filters);
       if (model.purpose === undefined) {
         this.pages.started(model, framesOf(response, target.refId));
       }
@@ -134,7 +180,8 @@ export class QuiverDatasource
     const [fromMs, toMs] = [request.range.from.valueOf(), request.range.to.valueOf()];
     const asked = request.targets.map((target) => {
       const model = normalize(target);
-      return { target, model, cursor: this.pages.cursor(model, fromMs, toMs) };
+      const shown = withAdHocFilters(model, request.filters);
+      return { target, model, shown, cursor: this.pages.cursor(shown, fromMs, toMs) };
     });
     const targets = asked.map(({ target, model, cursor }) =>
       cursor ? { ...target, cursor, builder: { ...model.builder, direction: cursor.direction } } : target
@@ -146,9 +193,9 @@ export class QuiverDatasource
     );
     return super.query({ ...request, targets, range }).pipe(
       tap((response) => {
-        for (const { target, model, cursor } of asked) {
+        for (const { target, shown, cursor } of asked) {
           if (cursor) {
-            this.pages.continued(model, cursor, framesOf(response, target.refId));
+            this.pages.continued(shown, cursor, framesOf(response, target.refId));
           }
         }
       })
@@ -173,7 +220,7 @@ export class QuiverDatasource
   }
 
   getLogRowContext = async (row: LogRowModel, options?: LogRowContextOptions): Promise<DataQueryResponse> => {
-    const { model, range } = contextQuery(row, options);
+    const { model, range } = contextQuery(row, options, this.contextFilters);
     const response = await lastValueFrom(
       this.query({
         requestId: `${model.refId}-${model.cursor?.direction}`,
@@ -191,18 +238,36 @@ export class QuiverDatasource
   };
 
   getLogRowContextQuery = async (row: LogRowModel, options?: LogRowContextOptions): Promise<QuiverQuery> => {
-    const { builder, editor, version, format } = contextQuery(row, options).model;
-    return { refId: row.dataFrame.refId ?? 'A', version, editor, format, builder: { ...builder, limit: 0 } };
+    const { builder, editor, version, format } = contextQuery(row, options, this.contextFilters).model;
+    return {
+      refId: row.dataFrame.refId ?? 'A',
+      // Without it, Grafana has no button that opens the query.
+      datasource: this.getRef(),
+      version,
+      editor,
+      format,
+      builder: { ...builder, limit: 0, direction: 'backward' },
+    };
   };
+
+  getLogRowContextUi = (row: LogRowModel, runContextQuery?: () => void): ReactNode =>
+    createElement(ContextFilters, { key: row.uid, row, onChoose: this.chooseContext, onRun: runContextQuery });
+
+  /** Where everything a query matches can be had as a file. */
+  exportAddress(query: QuiverQuery, range: TimeRange, format: string): string {
+    const filled = this.applyTemplateVariables(query, {});
+    const bounds = { from: range.from.valueOf(), to: range.to.valueOf() };
+    return exportAddress(this.uid, filled, bounds, format, config.appSubUrl);
+  }
 
   toggleQueryFilter(query: QuiverQuery, filter: ToggleFilterAction): QuiverQuery {
     const { key, value } = filter.options;
-    return this.editBuilder(query, (builder) => toggleFilter(builder, filter.type, key, value));
+    const edited = editFilters(normalize(query), (filters) => toggleFilter(filters, filter.type, key, value));
+    return withModel(query, edited);
   }
 
   queryHasFilter(query: QuiverQuery, filter: QueryFilterOptions): boolean {
-    const model = normalize(query);
-    return model.editor === 'builder' && hasFilter(model.builder, filter.key, filter.value);
+    return hasFilter(filtersOf(normalize(query)), filter.key, filter.value);
   }
 
   getSupportedQueryModifications(): string[] {
@@ -211,26 +276,30 @@ export class QuiverDatasource
 
   modifyQuery(query: QuiverQuery, action: QueryFixAction): QuiverQuery {
     const { key = '', value = '' } = action.options ?? {};
-    return this.editBuilder(query, (builder) => {
-      switch (action.type) {
-        case 'ADD_FILTER':
-          return addFilter(builder, '=', key, value);
-        case 'ADD_FILTER_OUT':
-          return addFilter(builder, '!=', key, value);
-        case 'ADD_STRING_FILTER':
-          return addSearch(builder, 'contains', value);
-        case 'ADD_STRING_FILTER_OUT':
-          return addSearch(builder, '!contains', value);
-        default:
-          return builder;
-      }
-    });
+    const model = normalize(query);
+    switch (action.type) {
+      case 'ADD_FILTER':
+        return withModel(
+          query,
+          editFilters(model, (filters) => addFilter(filters, '=', key, value))
+        );
+      case 'ADD_FILTER_OUT':
+        return withModel(
+          query,
+          editFilters(model, (filters) => addFilter(filters, '!=', key, value))
+        );
+      case 'ADD_STRING_FILTER':
+        return withModel(query, addText(model, 'contains', value));
+      case 'ADD_STRING_FILTER_OUT':
+        return withModel(query, addText(model, '!contains', value));
+      default:
+        return query;
+    }
   }
 
-  /** SQL text stays as its author wrote it. */
-  private editBuilder(query: QuiverQuery, edit: (builder: Builder) => Builder): QuiverQuery {
-    const model = normalize(query);
-    return model.editor === 'sql' ? query : { ...query, builder: edit(model.builder) };
+  /** What a label of a line is, for the groups of its details (Grafana 12.4 and later). */
+  getLabelDisplayTypeFromFrame(labelKey: string): string | null {
+    return labelKind(labelKey);
   }
 
   async getTagKeys(options?: DataSourceGetTagKeysOptions<QuiverQuery>): Promise<MetricFindValue[]> {
@@ -249,15 +318,29 @@ export class QuiverDatasource
   async getDrilldownsApplicability(
     options?: DataSourceGetDrilldownsApplicabilityOptions<QuiverQuery>
   ): Promise<DrilldownsApplicability[]> {
-    const queries = options?.queries ?? [];
-    const applicable = queries.length === 0 || queries.some((query) => normalize(query).editor === 'builder');
-    return (options?.filters ?? []).map(({ key, origin }) => ({
-      key,
-      applicable,
-      ...(origin ? { origin } : {}),
-      ...(applicable ? {} : { reason: SQL_KEEPS_OUT }),
-    }));
+    // Where the store does not answer, the queries themselves say so.
+    const columns = await this.store.columns(options?.timeRange).catch(() => undefined);
+    return (options?.filters ?? []).map(({ key, origin }) => {
+      const applicable = columns === undefined || columns.some((column) => column.name === columnOf(key));
+      return {
+        key,
+        applicable,
+        ...(origin ? { origin } : {}),
+        ...(applicable ? {} : { reason: `no line has the field '${key}'` }),
+      };
+    });
   }
+}
+
+/** The query with a changed model; what else Grafana keeps in it stays. */
+function withModel(query: QuiverQuery, { editor, builder, filters }: QueryModel): QuiverQuery {
+  return editor === 'sql' ? { ...query, filters } : { ...query, builder };
+}
+
+function addText(model: QueryModel, op: SearchOp, text: string): QueryModel {
+  return model.editor === 'sql'
+    ? editFilters(model, (filters) => addMessageFilter(filters, op, text))
+    : { ...model, builder: { ...model.builder, search: addSearch(model.builder.search, op, text) } };
 }
 
 function framesOf(response: DataQueryResponse, refId: string): DataFrame[] {
@@ -276,24 +359,4 @@ function rangeAround(fromMs: number, toMs: number, cursors: Cursor[]) {
   const lowest = edges.filter((edge) => edge.direction === 'forward').map((edge) => edge.ms);
   const highest = edges.filter((edge) => edge.direction === 'backward').map((edge) => edge.ms + 1);
   return rangeOf(Math.min(fromMs, ...lowest), Math.max(toMs, ...highest));
-}
-
-/** Filters that did nothing must not look as if they had. */
-function withSqlNotice(response: DataQueryResponse, request: DataQueryRequest<QuiverQuery>): DataQueryResponse {
-  if (fromAdHocFilters(request.filters).length === 0) {
-    return response;
-  }
-  const sqlRefIds = request.targets.filter((query) => query.editor === 'sql').map((query) => query.refId);
-  const data = (response.data ?? []).map((frame: DataFrame) =>
-    frame.refId !== undefined && sqlRefIds.includes(frame.refId)
-      ? {
-          ...frame,
-          meta: {
-            ...frame.meta,
-            notices: [...(frame.meta?.notices ?? []), { severity: 'info' as const, text: SQL_KEEPS_OUT }],
-          },
-        }
-      : frame
-  );
-  return { ...response, data };
 }

@@ -1,5 +1,12 @@
-import { CoreApp, DataSourceInstanceSettings, DataSourceSettings, PluginType } from '@grafana/data';
-import { BackendSrv, BackendSrvRequest, DataSourceSrv, setBackendSrv, setDataSourceSrv } from '@grafana/runtime';
+import { CoreApp, DataSourceInstanceSettings, DataSourceSettings, EventBusSrv, PluginType } from '@grafana/data';
+import {
+  BackendSrv,
+  BackendSrvRequest,
+  DataSourceSrv,
+  setAppEvents,
+  setBackendSrv,
+  setDataSourceSrv,
+} from '@grafana/runtime';
 import { act, configure, render, screen, waitFor } from '@testing-library/react';
 import user from '@testing-library/user-event';
 import { useState } from 'react';
@@ -49,6 +56,7 @@ const RESOURCES: Record<string, unknown> = {
 };
 
 beforeAll(() => {
+  setAppEvents(new EventBusSrv());
   setDataSourceSrv({ getList: () => [], getInstanceSettings: () => undefined } as unknown as DataSourceSrv);
 });
 

@@ -1,35 +1,35 @@
-import { addFilter, addSearch, fromAdHocFilters, hasFilter, toggleFilter } from './filters';
-import { Builder, normalize } from './model';
+import { addFilter, addMessageFilter, addSearch, fromAdHocFilters, hasFilter, toggleFilter } from './filters';
+import { Filter, normalize } from './model';
 
-function builder(...filters: Array<[string, string, ...string[]]>): Builder {
+function filtersOf(...filters: Array<[string, string, ...string[]]>): Filter[] {
   return normalize({
     builder: {
       filters: filters.map(([field, op, ...rest]) =>
         op === 'in' || op === '!in' ? { field, op, values: rest } : { field, op, value: rest[0] }
       ),
     },
-  }).builder;
+  }).builder.filters;
 }
 
-function shown({ filters }: Builder) {
+function shown(filters: Filter[]) {
   return filters.map(({ field, op, value, values }) => [field, op, ...(values.length > 0 ? values : [value])]);
 }
 
 describe('toggleFilter', () => {
-  it.each<[string, Builder, 'FILTER_FOR' | 'FILTER_OUT', string[][]]>([
-    ['adds', builder(), 'FILTER_FOR', [['a', '=', '1']]],
-    ['adds its opposite', builder(), 'FILTER_OUT', [['a', '!=', '1']]],
-    ['takes out', builder(['a', '=', '1'], ['b', '=', '2']), 'FILTER_FOR', [['b', '=', '2']]],
-    ['replaces the opposite', builder(['a', '!=', '1']), 'FILTER_FOR', [['a', '=', '1']]],
-    ['replaces by the opposite', builder(['a', '=', '1']), 'FILTER_OUT', [['a', '!=', '1']]],
-    ['asks for either of two', builder(['a', '=', '2']), 'FILTER_FOR', [['a', 'in', '2', '1']]],
-    ['grows a list', builder(['a', 'in', '2', '3']), 'FILTER_FOR', [['a', 'in', '2', '3', '1']]],
-    ['shrinks a list', builder(['a', 'in', '1', '2', '3']), 'FILTER_FOR', [['a', 'in', '2', '3']]],
-    ['shrinks a list to one', builder(['a', 'in', '1', '2']), 'FILTER_FOR', [['a', '=', '2']]],
-    ['leaves out two', builder(['a', '!=', '2']), 'FILTER_OUT', [['a', '!in', '2', '1']]],
+  it.each<[string, Filter[], 'FILTER_FOR' | 'FILTER_OUT', string[][]]>([
+    ['adds', filtersOf(), 'FILTER_FOR', [['a', '=', '1']]],
+    ['adds its opposite', filtersOf(), 'FILTER_OUT', [['a', '!=', '1']]],
+    ['takes out', filtersOf(['a', '=', '1'], ['b', '=', '2']), 'FILTER_FOR', [['b', '=', '2']]],
+    ['replaces the opposite', filtersOf(['a', '!=', '1']), 'FILTER_FOR', [['a', '=', '1']]],
+    ['replaces by the opposite', filtersOf(['a', '=', '1']), 'FILTER_OUT', [['a', '!=', '1']]],
+    ['asks for either of two', filtersOf(['a', '=', '2']), 'FILTER_FOR', [['a', 'in', '2', '1']]],
+    ['grows a list', filtersOf(['a', 'in', '2', '3']), 'FILTER_FOR', [['a', 'in', '2', '3', '1']]],
+    ['shrinks a list', filtersOf(['a', 'in', '1', '2', '3']), 'FILTER_FOR', [['a', 'in', '2', '3']]],
+    ['shrinks a list to one', filtersOf(['a', 'in', '1', '2']), 'FILTER_FOR', [['a', '=', '2']]],
+    ['leaves out two', filtersOf(['a', '!=', '2']), 'FILTER_OUT', [['a', '!in', '2', '1']]],
     [
       'leaves other operators alone',
-      builder(['a', '=~', '1']),
+      filtersOf(['a', '=~', '1']),
       'FILTER_FOR',
       [
         ['a', '=~', '1'],
@@ -41,31 +41,40 @@ describe('toggleFilter', () => {
   });
 
   it('is undone by itself', () => {
-    const before = builder(['a', 'in', '2', '3'], ['b', '!=', '1']);
+    const before = filtersOf(['a', 'in', '2', '3'], ['b', '!=', '1']);
     for (const type of ['FILTER_FOR', 'FILTER_OUT'] as const) {
       expect(toggleFilter(toggleFilter(before, type, 'a', '1'), type, 'a', '1')).toEqual(before);
     }
   });
 
   it("knows the store's name of a frame's field", () => {
-    expect(shown(toggleFilter(builder(), 'FILTER_FOR', 'severity', 'error'))).toEqual([['level', '=', 'error']]);
-    expect(hasFilter(builder(['trace_id', '=', 'x']), 'traceID', 'x')).toBe(true);
+    expect(shown(toggleFilter(filtersOf(), 'FILTER_FOR', 'severity', 'error'))).toEqual([['level', '=', 'error']]);
+    expect(hasFilter(filtersOf(['trace_id', '=', 'x']), 'traceID', 'x')).toBe(true);
   });
 });
 
 describe('addFilter', () => {
   it('changes nothing that is there', () => {
-    const before = builder(['a', '=', '1']);
+    const before = filtersOf(['a', '=', '1']);
     expect(addFilter(before, '=', 'a', '1')).toEqual(before);
   });
 });
 
 describe('addSearch', () => {
   it('adds once, and its opposite instead', () => {
-    const once = addSearch(builder(), 'contains', "it's");
+    const once = addSearch([], 'contains', "it's");
     expect(addSearch(once, 'contains', "it's")).toBe(once);
-    expect(addSearch(once, '!contains', "it's").search).toEqual([{ op: '!contains', text: "it's" }]);
+    expect(addSearch(once, '!contains', "it's")).toEqual([{ op: '!contains', text: "it's" }]);
     expect(addSearch(once, 'contains', '')).toBe(once);
+  });
+
+  it('does the same among filters', () => {
+    const before = filtersOf(['message', 'in', 'x', 'y'], ['message', '!contains', 'a'], ['level', '=', 'error']);
+    expect(shown(addMessageFilter(before, 'contains', 'a'))).toEqual([
+      ['message', 'in', 'x', 'y'],
+      ['level', '=', 'error'],
+      ['message', 'contains', 'a'],
+    ]);
   });
 });
 
@@ -83,7 +92,7 @@ describe('fromAdHocFilters', () => {
       { key: '', operator: '=', value: '' },
       { key: 'a', operator: '??', value: '1' },
     ]);
-    expect(shown({ ...builder(), filters })).toEqual([
+    expect(shown(filters)).toEqual([
       ['a', '=', '1'],
       ['a', '!=', '1'],
       ['a', '=~', '1'],
@@ -92,6 +101,7 @@ describe('fromAdHocFilters', () => {
       ['a', '>', '1'],
       ['level', 'in', 'error', 'fatal'],
       ['a', '!in', '1'],
+      ['a', '??', '1'],
     ]);
   });
 });

@@ -1,11 +1,11 @@
 /**
- * Filters added to, taken out of and looked up in a builder: from a line's details, from selected text, from ad-hoc filters.
- * Pure; SQL text is not touched here.
+ * Filters added to, taken out of and looked up in a query: from a line's details, from selected text, from ad-hoc filters.
+ * Pure. SQL text stays as its author wrote it: filters stand beside it, and the backend puts them in by its syntax tree.
  * Invariant: no filter is doubled, and a field and value are never both asked for and excluded.
  */
 import { AdHocVariableFilter } from '@grafana/data';
 
-import { Builder, Filter, FilterOp, SearchOp } from './model';
+import { Filter, FilterOp, QueryModel, Search, SEARCH_OPS, SearchOp } from './model';
 
 /** The names that Grafana's log frame gives to columns of the store. */
 const COLUMN_OF_FRAME_FIELD: Record<string, string> = {
@@ -20,35 +20,52 @@ export function columnOf(frameField: string): string {
   return COLUMN_OF_FRAME_FIELD[frameField] ?? frameField;
 }
 
-/** Whether the builder asks for exactly this value, alone or as one of several. */
-export function hasFilter(builder: Builder, key: string, value: string): boolean {
+/** Whether the filters ask for exactly this value, alone or as one of several. */
+export function hasFilter(filters: Filter[], key: string, value: string): boolean {
   const field = columnOf(key);
-  return builder.filters.some((filter) => filter.field === field && asksFor(filter, value));
+  return filters.some((filter) => filter.field === field && asksFor(filter, value));
 }
 
 /** Puts the filter in or, where it is already, takes it out; its opposite goes. */
-export function toggleFilter(builder: Builder, type: 'FILTER_FOR' | 'FILTER_OUT', key: string, value: string): Builder {
+export function toggleFilter(
+  filters: Filter[],
+  type: 'FILTER_FOR' | 'FILTER_OUT',
+  key: string,
+  value: string
+): Filter[] {
   const field = columnOf(key);
-  const present = builder.filters.some(
+  const present = filters.some(
     (filter) => filter.field === field && (type === 'FILTER_FOR' ? asksFor(filter, value) : leavesOut(filter, value))
   );
-  const without = withoutValue(builder, field, value);
+  const without = withoutValue(filters, field, value);
   return present ? without : addValue(without, field, type === 'FILTER_FOR' ? '=' : '!=', value);
 }
 
 /** Puts the filter in; where it is already, nothing changes. */
-export function addFilter(builder: Builder, op: '=' | '!=', key: string, value: string): Builder {
+export function addFilter(filters: Filter[], op: '=' | '!=', key: string, value: string): Filter[] {
   const field = columnOf(key);
-  return addValue(withoutValue(builder, field, value), field, op, value);
+  return addValue(withoutValue(filters, field, value), field, op, value);
 }
 
-export function addSearch(builder: Builder, op: SearchOp, text: string): Builder {
-  if (text === '' || builder.search.some((search) => search.op === op && search.text === text)) {
-    return builder;
+export function addSearch(searches: Search[], op: SearchOp, text: string): Search[] {
+  if (text === '' || searches.some((search) => search.op === op && search.text === text)) {
+    return searches;
   }
   const opposite = op === 'contains' ? '!contains' : 'contains';
-  const others = builder.search.filter((search) => search.op !== opposite || search.text !== text);
-  return { ...builder, search: [...others, { op, text }] };
+  return [...searches.filter((search) => search.op !== opposite || search.text !== text), { op, text }];
+}
+
+/** The same among filters, for queries that have no searches of their own. */
+export function addMessageFilter(filters: Filter[], op: SearchOp, text: string): Filter[] {
+  const isSearch = (filter: Filter) => filter.field === 'message' && SEARCH_OPS.some((known) => known === filter.op);
+  const searches = filters
+    .filter(isSearch)
+    .map((filter): Search => ({ op: filter.op as SearchOp, text: filter.value }));
+  const added = addSearch(searches, op, text);
+  return [
+    ...filters.filter((filter) => !isSearch(filter)),
+    ...added.map((search): Filter => ({ field: 'message', op: search.op, value: search.text, values: [] })),
+  ];
 }
 
 function asksFor(filter: Filter, value: string): boolean {
@@ -59,8 +76,8 @@ function leavesOut(filter: Filter, value: string): boolean {
   return (filter.op === '!=' && filter.value === value) || (filter.op === '!in' && filter.values.includes(value));
 }
 
-function withoutValue(builder: Builder, field: string, value: string): Builder {
-  const filters = builder.filters.flatMap((filter): Filter[] => {
+function withoutValue(filters: Filter[], field: string, value: string): Filter[] {
+  return filters.flatMap((filter): Filter[] => {
     if (filter.field !== field || !(asksFor(filter, value) || leavesOut(filter, value))) {
       return [filter];
     }
@@ -72,24 +89,22 @@ function withoutValue(builder: Builder, field: string, value: string): Builder {
       ? [{ field, op: filter.op === 'in' ? '=' : '!=', value: rest[0], values: [] }]
       : [{ ...filter, values: rest }];
   });
-  return { ...builder, filters };
 }
 
 /** Two values asked of one field can only mean "either": `=` grows into `in`, for both at once would match nothing. */
-function addValue(builder: Builder, field: string, op: '=' | '!=', value: string): Builder {
+function addValue(filters: Filter[], field: string, op: '=' | '!=', value: string): Filter[] {
   const list: FilterOp = op === '=' ? 'in' : '!in';
-  const at = builder.filters.findIndex((filter) => filter.field === field && (filter.op === op || filter.op === list));
+  const at = filters.findIndex((filter) => filter.field === field && (filter.op === op || filter.op === list));
   if (at < 0) {
-    return { ...builder, filters: [...builder.filters, { field, op, value, values: [] }] };
+    return [...filters, { field, op, value, values: [] }];
   }
-  const filters = builder.filters.map((filter, index): Filter => {
+  return filters.map((filter, index): Filter => {
     if (index !== at) {
       return filter;
     }
     const known = filter.op === list ? filter.values : [filter.value];
     return { field, op: list, value: '', values: [...known, value] };
   });
-  return { ...builder, filters };
 }
 
 const AD_HOC_OPS: Record<string, FilterOp> = {
@@ -105,16 +120,30 @@ const AD_HOC_OPS: Record<string, FilterOp> = {
   '!=|': '!in',
 };
 
-/** The builder with a dashboard's ad-hoc filters beside its own. A filter without a field is not yet one. */
-export function withAdHocFilters(builder: Builder, adHoc: AdHocVariableFilter[] | undefined): Builder {
+/** The query with a dashboard's ad-hoc filters beside its own. */
+export function withAdHocFilters(model: QueryModel, adHoc: AdHocVariableFilter[] | undefined): QueryModel {
   const added = fromAdHocFilters(adHoc);
-  return added.length === 0 ? builder : { ...builder, filters: [...builder.filters, ...added] };
+  return added.length === 0 ? model : editFilters(model, (filters) => [...filters, ...added]);
 }
 
+/** Changes the filters of a query: of the builder, or those that stand beside SQL text. */
+export function editFilters(model: QueryModel, edit: (filters: Filter[]) => Filter[]): QueryModel {
+  return model.editor === 'sql'
+    ? { ...model, filters: edit(filtersOf(model)) }
+    : { ...model, builder: { ...model.builder, filters: edit(model.builder.filters) } };
+}
+
+/** The filters that can be toggled: of the builder, or those that stand beside SQL text. */
+export function filtersOf(model: QueryModel): Filter[] {
+  return model.editor === 'sql' ? (model.filters ?? []) : model.builder.filters;
+}
+
+/** A filter without a field is not yet one. */
 export function fromAdHocFilters(adHoc: AdHocVariableFilter[] | undefined): Filter[] {
   return (adHoc ?? []).flatMap((filter): Filter[] => {
-    const op = AD_HOC_OPS[filter.operator];
-    if (!filter.key || op === undefined) {
+    // One that is not known goes on as it is: the backend says so, and a filter left out would not be missed.
+    const op = AD_HOC_OPS[filter.operator] ?? (filter.operator as FilterOp);
+    if (!filter.key) {
       return [];
     }
     const field = columnOf(filter.key);

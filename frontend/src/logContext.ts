@@ -4,28 +4,10 @@
  */
 import { DataFrame, LogRowContextOptions, LogRowContextQueryDirection, LogRowModel, TimeRange } from '@grafana/data';
 
+import { STREAM_FIELDS } from './labelKinds';
 import { Direction, emptyBuilder, Filter, MODEL_VERSION, QueryModel } from './model';
 import { rangeOf } from './store';
 
-/** What tells one stream of lines from another; a line carries some of these. */
-const STREAM_FIELDS = [
-  'service',
-  'namespace',
-  'kubernetes.namespace_name',
-  'k8s.namespace.name',
-  'pod',
-  'kubernetes.pod_name',
-  'k8s.pod.name',
-  'container',
-  'kubernetes.container_name',
-  'k8s.container.name',
-  'host',
-  'hostname',
-  'host.name',
-  'instance',
-  'stream',
-  'filename',
-];
 const WINDOW_MS = 2 * 3_600_000;
 const LIMIT = 10;
 export const CONTEXT_REF_ID_PREFIX = 'context-';
@@ -35,13 +17,18 @@ export interface ContextQuery {
   range: TimeRange;
 }
 
-export function contextQuery(row: LogRowModel, options: LogRowContextOptions = {}): ContextQuery {
+/** `filters`: what the lines around must have in common with it. */
+export function contextQuery(
+  row: LogRowModel,
+  options: LogRowContextOptions = {},
+  filters = streamFilters(row)
+): ContextQuery {
   const direction: Direction = options.direction === LogRowContextQueryDirection.Forward ? 'forward' : 'backward';
   const model: QueryModel = {
     refId: CONTEXT_REF_ID_PREFIX + (row.dataFrame.refId ?? 'A'),
     version: MODEL_VERSION,
     editor: 'builder',
-    builder: { ...emptyBuilder(), filters: streamFilters(row), limit: options.limit ?? LIMIT, direction },
+    builder: { ...emptyBuilder(), filters, limit: options.limit ?? LIMIT, direction },
     sql: '',
     format: 'logs',
     purpose: 'context',
@@ -55,8 +42,9 @@ function contextRange(ms: number, direction: Direction, windowMs: number): TimeR
   return direction === 'forward' ? rangeOf(ms, ms + windowMs) : rangeOf(ms - windowMs, ms + 1);
 }
 
-export function streamFilters(row: LogRowModel): Filter[] {
-  return STREAM_FIELDS.flatMap((field): Filter[] => {
+/** The stream of a line, by what it carries of `fields`. */
+export function streamFilters(row: LogRowModel, fields: string[] = STREAM_FIELDS): Filter[] {
+  return fields.flatMap((field): Filter[] => {
     const value = row.labels[field];
     return value === undefined || value === '' ? [] : [{ field, op: '=', value: String(value), values: [] }];
   });

@@ -35,7 +35,7 @@ describe('normalize', () => {
     });
     expect(model.builder.filters.map(({ op, value }) => [op, value])).toEqual([
       ['>=', '500'],
-      ['=', ''],
+      ['like', ''],
       ['=', ''],
     ]);
     expect(model.builder).toMatchObject({ search: [], groupBy: ['1'], limit: 20, direction: 'backward' });

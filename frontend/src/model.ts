@@ -3,7 +3,8 @@
  *
  * The same definition stands in backend/src/model.rs; backend/testdata/model/*.json holds both to it.
  * Not here: variables (variables.ts) and SQL text (the backend writes it).
- * Invariant: everything in this file is pure, and `normalize(normalize(m))` equals `normalize(m)`.
+ * Invariant: everything in this file is pure, and `normalize(normalize(m))` equals `normalize(m)`. What is unknown becomes
+ * its default, but for an operator: another one in its place would find other lines, so the backend refuses the query.
  */
 
 export const MODEL_VERSION = 1;
@@ -89,17 +90,22 @@ export interface QueryModel {
   editor: EditorMode;
   builder: Builder;
   sql: string;
+  /** Conditions beside the SQL text, which its lines must meet too; the backend puts them in. A builder has its own. */
+  filters?: Filter[];
   format: Format;
   purpose?: Purpose;
   cursor?: Cursor;
   /** Widens the time range both ways, such as `1h`. */
   widen?: string;
+  /** Show lines of any length whole. */
+  wholeLines?: boolean;
   /** Whose logs, where the data source lets a query say so. */
   tenant?: string;
 }
 
 /** A model as it may arrive: from a panel, a link, a correlation or a hand-written file. */
-export type PartialModel = Partial<Omit<QueryModel, 'builder'>> & {
+export type PartialModel = Partial<Omit<QueryModel, 'builder' | 'filters'>> & {
+  filters?: Array<Partial<Filter>>;
   builder?: Partial<Omit<Builder, 'filters' | 'search' | 'aggregate'>> & {
     filters?: Array<Partial<Filter>>;
     search?: Array<Partial<Search>>;
@@ -124,6 +130,13 @@ export function normalize(model: unknown): QueryModel {
     sql: text(raw.sql),
     format: oneOf(FORMATS, raw.format, 'auto'),
   };
+  const filters = asArray(raw.filters).map(normalizeFilter);
+  if (filters.length > 0) {
+    normalized.filters = filters;
+  }
+  if (raw.wholeLines === true) {
+    normalized.wholeLines = true;
+  }
   const purpose = PURPOSES.find((known) => known === raw.purpose);
   if (purpose) {
     normalized.purpose = purpose;
@@ -162,7 +175,7 @@ function normalizeFilter(value: unknown): Filter {
   const raw = asRecord(value);
   return {
     field: text(raw.field),
-    op: oneOf(FILTER_OPS, raw.op, '='),
+    op: (text(raw.op) || '=') as FilterOp,
     value: text(raw.value),
     values: asArray(raw.values).map(text),
   };
@@ -170,7 +183,7 @@ function normalizeFilter(value: unknown): Filter {
 
 function normalizeSearch(value: unknown): Search {
   const raw = asRecord(value);
-  return { op: oneOf(SEARCH_OPS, raw.op, 'contains'), text: text(raw.text) };
+  return { op: (text(raw.op) || 'contains') as SearchOp, text: text(raw.text) };
 }
 
 function normalizeAggregate(value: unknown): Aggregate | null {

@@ -81,7 +81,12 @@ export class PageMemory {
 }
 
 function keyOf(model: QueryModel): string {
-  return JSON.stringify([model.editor, model.editor === 'sql' ? model.sql : model.builder, model.format]);
+  return JSON.stringify([
+    model.editor,
+    model.editor === 'sql' ? model.sql : model.builder,
+    model.filters,
+    model.format,
+  ]);
 }
 
 function closest(views: Pages[], distance: (view: Pages) => number): Pages {

@@ -81,14 +81,21 @@ export class Store {
 
   /** How much the time range holds. */
   estimate(query: QueryModel, screen: Screen): Promise<Estimate> {
-    const { editor, sql, builder, format } = query;
-    return this.remembered(['estimate', editor, sql, builder.filters, format, this.rangeParams(screen.range)], () =>
-      this.about('estimate', query, screen)
+    const { editor, sql, filters, builder, format } = query;
+    return this.remembered(
+      ['estimate', editor, sql, filters, builder.filters, format, this.rangeParams(screen.range)],
+      () => this.about('estimate', query, screen)
     );
   }
 
   private about<T>(path: string, query: QueryModel, { range, intervalMs = 60_000 }: Screen): Promise<T> {
     return this.calls.postResource<T>(path, { query, range: this.rangeParams(range), intervalMs }, QUIET);
+  }
+
+  /** The SQL text with these filters written into its WHERE. */
+  async editSql(sql: string, add: Filter[]): Promise<string> {
+    const answer = await this.calls.postResource<{ sql: string }>('edit-sql', { sql, add, remove: [] }, QUIET);
+    return answer.sql;
   }
 
   private rangeParams(range?: TimeRange): { from: number; to: number } {

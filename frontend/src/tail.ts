@@ -3,6 +3,8 @@
  * Invariant: the path changes exactly when the query does, for Grafana runs one stream per path.
  */
 import {
+  CoreApp,
+  DataFrame,
   DataQueryRequest,
   DataQueryResponse,
   LiveChannelScope,
@@ -37,7 +39,10 @@ export function tailQueries(
         .pipe(
           map((response) => ({
             ...response,
-            data: (response.data ?? []).map((frame) => ({ ...frame, refId: target.refId })),
+            data: (response.data ?? []).map((frame: DataFrame) => ({
+              ...(request.app === CoreApp.Explore ? withOrigin(frame) : frame),
+              refId: target.refId,
+            })),
             key: `quiver-tail-${request.requestId}-${target.refId}`,
             // An error says so by its state; anything else is a stream, whatever Grafana Live calls it.
             state: response.state === LoadingState.Error ? LoadingState.Error : LoadingState.Streaming,
@@ -45,6 +50,21 @@ export function tailQueries(
         );
     });
   return merge(...streams);
+}
+
+/** Explore's live view shows time and text, and no label: a line says itself how bad it is and which service it is from. */
+export function withOrigin(frame: DataFrame): DataFrame {
+  const valuesOf = (name: string) => frame.fields.find((field) => field.name === name)?.values ?? [];
+  const [levels, labels] = [valuesOf('severity'), valuesOf('labels')];
+  const named = (body: unknown, row: number) => {
+    const level = levels[row] === undefined || levels[row] === 'unknown' ? '' : `${String(levels[row]).toUpperCase()} `;
+    const service = labels[row]?.service ? `[${labels[row].service}] ` : '';
+    return `${level}${service}${body}`;
+  };
+  const fields = frame.fields.map((field) =>
+    field.name === 'body' ? { ...field, values: Array.from(field.values, named) } : field
+  );
+  return { ...frame, fields };
 }
 
 function channelOf(uid: string, model: QueryModel) {

@@ -24,12 +24,28 @@ export interface TraceSettings {
   externalUrl?: string;
 }
 
+/** A link to another system from a field of a line, or from what a pattern finds in it. */
+export interface LinkSettings {
+  name?: string;
+  /** The field it starts from; `message` when empty. */
+  field?: string;
+  /** A regular expression; its first group, or all that it finds, is the value. Empty: the whole field. */
+  pattern?: string;
+  /** A page, with `${__value.raw}` where the value goes; or a query in another data source, below. */
+  url?: string;
+  datasourceUid?: string;
+  datasourceName?: string;
+  /** The query there, as JSON, with `${__value.raw}` in it. */
+  query?: string | Record<string, unknown>;
+}
+
 /** jsonData. Header names sit beside these as httpHeaderName1, httpHeaderName2 … (headers.ts). */
 export interface QuiverOptions extends DataSourceJsonData {
   tenant?: string;
   timeoutSeconds?: number;
   defaultLimit?: number;
   traces?: TraceSettings;
+  links?: LinkSettings[];
   tlsSkipVerify?: boolean;
   tlsAuth?: boolean;
   tlsAuthWithCACert?: boolean;

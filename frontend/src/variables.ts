@@ -175,6 +175,9 @@ export function interpolateModel(model: QueryModel, scopedVars: ScopedVars, temp
       aggregate: builder.aggregate && { ...builder.aggregate, field: one(builder.aggregate.field) },
     },
   };
+  if (model.filters !== undefined) {
+    interpolated.filters = interpolateFilters(model.filters, scopedVars, templates);
+  }
   return model.widen === undefined ? interpolated : { ...interpolated, widen: one(model.widen) };
 }
 

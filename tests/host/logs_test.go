@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -160,17 +161,12 @@ func TestTraceLinks(t *testing.T) {
 	if traces.Config == nil {
 		t.Fatal("traceID has no config, so no link")
 	}
-	var internal, external *data.DataLink
-	for i := range traces.Config.Links {
-		link := &traces.Config.Links[i]
-		if link.Internal != nil {
-			internal = link
-		} else {
-			external = link
-		}
+	if len(traces.Config.Links) != 3 || traces.Config.Links[0].Internal == nil || traces.Config.Links[2].Internal == nil {
+		t.Fatalf("links %+v, want one to the trace, one to a page and one to all lines", traces.Config.Links)
 	}
-	if internal == nil || external == nil {
-		t.Fatalf("links %+v, want an internal and an external one", traces.Config.Links)
+	internal, external, lines := traces.Config.Links[0], traces.Config.Links[1], traces.Config.Links[2]
+	if lines.Internal.DatasourceUID != h.instance.UID {
+		t.Errorf("the lines of a trace are looked for in %q", lines.Internal.DatasourceUID)
 	}
 	if internal.Internal.DatasourceUID != "jaeger-uid" || internal.Internal.DatasourceName != "Jaeger" {
 		t.Errorf("internal link goes to %q %q", internal.Internal.DatasourceUID, internal.Internal.DatasourceName)
@@ -191,15 +187,31 @@ func TestTraceLinks(t *testing.T) {
 	}
 }
 
-func TestWithoutTraceSettingsThereAreNoLinks(t *testing.T) {
+// One click on a trace id shows the lines of every service, also where no data source for traces is set.
+func TestLinesOfOneTraceOfAllServices(t *testing.T) {
 	h := newHost(t)
 	delete(h.instance.JSONData, "traces")
-	h.jsonLines(`{"ts":"2026-11-20T12:00:01Z","service":"bff","msg":"with a trace","trace_id":"` + traceID + `"}`)
-	frame := h.frame(query.Logs("A"), noon.Add(-time.Minute), noon.Add(time.Minute))
-	for _, field := range frame.Fields {
-		if field.Config != nil && len(field.Config.Links) > 0 {
-			t.Errorf("field %q has links %+v", field.Name, field.Config.Links)
-		}
+	h.jsonLines(
+		`{"ts":"2026-11-20T12:00:01Z","service":"bff","msg":"first","trace_id":"`+traceID+`"}`,
+		`{"ts":"2026-11-20T12:30:01Z","service":"api","msg":"half an hour later","trace_id":"`+traceID+`"}`,
+		`{"ts":"2026-11-20T12:00:01Z","service":"api","msg":"of another","trace_id":"00"}`,
+	)
+	frame := h.frame(query.Logs("A", query.Is("service", "bff")), noon.Add(-time.Minute), noon.Add(time.Minute))
+	links := field(t, frame, "traceID").Config.Links
+	if len(links) != 1 || links[0].Internal == nil {
+		t.Fatalf("links %+v, want the one to all lines", links)
+	}
+	encoded, err := json.Marshal(links[0].Internal.Query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := bytes.ReplaceAll(encoded, []byte("${__value.raw}"), []byte(traceID))
+	response := h.responses(nil, query.Raw("A", filled, noon.Add(-time.Minute), noon.Add(time.Minute)))["A"]
+	if response.Error != nil {
+		t.Fatal(response.Error)
+	}
+	if got := texts(t, field(t, response.Frames[0], "body")); !slices.Equal(got, []string{"first", "half an hour later"}) {
+		t.Errorf("lines %q", got)
 	}
 }
 

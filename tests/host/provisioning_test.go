@@ -80,7 +80,7 @@ func TestProvisionedDatasources(t *testing.T) {
 		}
 		urls += link.URL
 	}
-	if uids != jaeger.UID || urls != "http://jaeger.example:16686/trace/${__value.raw}" {
+	if uids != jaeger.UID+quiver.UID || urls != "http://jaeger.example:16686/trace/${__value.raw}" {
 		t.Errorf("the lines link to %q and %q", uids, urls)
 	}
 }

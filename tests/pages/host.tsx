@@ -84,6 +84,7 @@ function fetchFromBridge(request: grafanaRuntime.BackendSrvRequest) {
 const JAEGER = { uid: 'jaeger', name: 'Jaeger', type: 'jaeger', meta: { id: 'jaeger', name: 'Jaeger', tracing: true, info: { logos: { small: '' } } }, jsonData: {} };
 
 function provide() {
+  grafanaRuntime.setAppEvents(new grafanaData.EventBusSrv());
   grafanaRuntime.setBackendSrv({ fetch: fetchFromBridge } as unknown as grafanaRuntime.BackendSrv);
   grafanaRuntime.setDataSourceSrv({
     getList: () => [JAEGER],

@@ -140,6 +140,17 @@ scene('builder becomes sql and comes back', { query: { builder: { ...ERRORS, sea
   assert.deepEqual(builder.search, [{ op: 'contains', text: 'declined' }]);
 });
 
+scene('filters beside sql come along into the builder', {
+  query: { editor: 'sql', sql: "SELECT * FROM logs WHERE $__timeFilter(timestamp) AND level = 'error'", filters: [{ field: 'service', op: '=', value: 'payments-api' }] },
+}, async (s) => {
+  await s.at('quiver-beside-sql').waitFor();
+  await s.shoot('-sql');
+  await s.choose('Builder');
+  const query = await s.query((query) => query.editor === 'builder');
+  assert.deepEqual(query.builder.filters.map(({ field }) => field), ['level', 'service']);
+  assert.equal(query.filters, undefined);
+});
+
 scene('builder says what it cannot show', SQL('SELECT * FROM logs WHERE $__timeFilter(timestamp) AND (level = $level OR user_id IS NULL)'), async (s) => {
   await s.choose('Builder');
   await s.page.getByText('The builder cannot show this query').waitFor();

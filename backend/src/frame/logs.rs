@@ -1,4 +1,4 @@
-//! Log lines as Grafana's `log-lines` frame: timestamp, body, severity, id, labels, and the trace links.
+//! Log lines as Grafana's `log-lines` frame: timestamp, body, severity, id, labels, and fields with links (`links`).
 //! Which rows those are was settled by the query. Invariant: timestamp and body are never null (a frame where they are
 //! shows no line at all), and an id names the same line in every answer.
 
@@ -16,28 +16,50 @@ use arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
 use arrow::record_batch::RecordBatch;
 use serde_json::{Value, json};
 
-use super::{Error, Field, Frame, Request, column_names, notice};
-use crate::settings::Traces;
+use super::{Error, Field, Frame, Request, column_names, links, notice};
 
 /// What stands for a level that is not known.
 pub const LEVEL_UNKNOWN: &str = "unknown";
+/// Of a longer text, a page gets so much: it lays out every line it is given, and a thousand of a megabyte stop it.
+const SHOWN_BYTES_MAX: usize = 16 << 10;
 
 /// Makes the frame. **Shape**: the rows' order stays.
 pub fn frame(rows: &RecordBatch, request: &Request<'_>, notices: &mut Vec<Value>) -> Result<Frame, Error> {
     let rows = &timed(rows, notices)?;
     let timestamps = rows.column_by_name("timestamp").ok_or_else(|| Error::NoTimestamp(column_names(rows)))?;
-    let labels = labels(rows)?;
+    let shown_max = if request.whole_lines { usize::MAX } else { SHOWN_BYTES_MAX };
+    let (labels, mut cut) = labels(rows, shown_max)?;
     let bodies = bodies(rows, &labels)?;
+    // By the whole line: what is shown of two of them may be the same.
     let ids = ids(rows, &bodies, &labels)?;
+    let bodies = shortened(bodies, shown_max, &mut cut);
     let required = |field: Field| Field { nullable: false, ..field };
     let mut fields = vec![
         required(Field::new("timestamp", Arc::clone(timestamps))),
         required(Field::new("body", Arc::new(bodies))),
         required(Field::new("severity", Arc::new(severities(rows)))),
-        required(Field::new("id", Arc::new(ids))),
+        required(Field::new("id", Arc::new(ids.clone()))),
         required(Field::new("labels", json_column(&labels))),
     ];
-    fields.extend(trace_fields(rows, request.traces)?);
+    fields.extend(links::trace_fields(rows, request.links)?);
+    fields.extend(links::other_fields(rows, &request.links.others)?);
+    if cut.contains(&true) {
+        let lines = cut.iter().filter(|cut| **cut).count();
+        let size = SHOWN_BYTES_MAX >> 10;
+        let has_seq = rows.column_by_name("_seq").is_some_and(|seq| seq.null_count() == 0);
+        let way = match &request.links.own {
+            Some(own) if has_seq => {
+                fields.extend(links::whole_lines(
+                    ids.iter().zip(&cut).map(|(id, cut)| id.filter(|_| *cut)).collect(),
+                    own,
+                ));
+                "; 'whole line' in a line's details shows all of it"
+            }
+            _ => "",
+        };
+        let text = format!("Cut for display: lines of more than {size} KB ({lines}){way}.");
+        notices.push(notice("info", &text));
+    }
     let mut meta = json!({
         "type": "log-lines",
         "typeVersion": [0, 0],
@@ -107,21 +129,52 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// Writes a value as a JSON string: Grafana's labels are texts.
-    fn write_json(&self, row: usize, out: &mut Vec<u8>) {
+    /// Writes a value as a JSON string: Grafana's labels are texts. Returns whether it had to be cut.
+    fn write_json(&self, row: usize, shown_max: usize, out: &mut Vec<u8>) -> bool {
+        let mut cut = false;
+        let mut text = |text: &str, out: &mut Vec<u8>| match start_of(text, shown_max) {
+            None => serde_json::to_writer(out, text).map_err(Into::into),
+            Some(start) => {
+                cut = true;
+                serde_json::to_writer(out, &start).map_err(Into::into)
+            }
+        };
         // Writing into a vector does not fail.
-        let _ = match self {
-            Cells::Text(array) => serde_json::to_writer(out, array.value(row)).map_err(Into::into),
-            Cells::Other(array) => serde_json::to_writer(out, array.value(row)).map_err(Into::into),
+        let _: Result<(), std::io::Error> = match self {
+            Cells::Text(array) => text(array.value(row), out),
+            Cells::Other(array) => text(array.value(row), out),
             Cells::Integer(array) => write!(out, "\"{}\"", array.value(row)),
             Cells::Float(array) => write!(out, "\"{}\"", array.value(row)),
             Cells::Boolean(array) => write!(out, "\"{}\"", array.value(row)),
         };
+        cut
     }
 }
 
-/// Every field of a line but those that have a place of their own, as one JSON object per row.
-fn labels(rows: &RecordBatch) -> Result<Vec<Vec<u8>>, Error> {
+/// What is shown of a text that is too long, with a word about the rest.
+fn start_of(text: &str, shown_max: usize) -> Option<String> {
+    if text.len() <= shown_max {
+        return None;
+    }
+    let start = &text[..text.floor_char_boundary(shown_max)];
+    Some(format!("{start} … (cut: {} of {} bytes)", start.len(), text.len()))
+}
+
+fn shortened(bodies: StringArray, shown_max: usize, cut: &mut [bool]) -> StringArray {
+    if bodies.iter().flatten().all(|body| body.len() <= shown_max) {
+        return bodies;
+    }
+    let shorten = |(body, cut): (Option<&str>, &mut bool)| {
+        let body = body.unwrap_or_default();
+        let start = start_of(body, shown_max);
+        *cut |= start.is_some();
+        Some(start.unwrap_or_else(|| body.to_owned()))
+    };
+    bodies.iter().zip(cut.iter_mut()).map(shorten).collect()
+}
+
+/// Every field of a line but those that have a place of their own, as one JSON object per row, and whether it was cut.
+fn labels(rows: &RecordBatch, shown_max: usize) -> Result<(Vec<Vec<u8>>, Vec<bool>), Error> {
     let mut columns = Vec::new();
     for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
         let own_place = matches!(field.name().as_str(), "timestamp" | "message" | "_seq");
@@ -133,7 +186,8 @@ fn labels(rows: &RecordBatch) -> Result<Vec<Vec<u8>>, Error> {
         columns.push((key, Cells::of(array)?));
     }
     let mut labels = Vec::with_capacity(rows.num_rows());
-    for row in 0..rows.num_rows() {
+    let mut cut = vec![false; rows.num_rows()];
+    for (row, is_cut) in cut.iter_mut().enumerate() {
         let mut object = Vec::with_capacity(columns.len() * 24);
         object.push(b'{');
         for (key, cells) in columns.iter().filter(|(_, cells)| !cells.is_null(row)) {
@@ -141,12 +195,12 @@ fn labels(rows: &RecordBatch) -> Result<Vec<Vec<u8>>, Error> {
                 object.push(b',');
             }
             object.extend_from_slice(key);
-            cells.write_json(row, &mut object);
+            *is_cut |= cells.write_json(row, shown_max, &mut object);
         }
         object.push(b'}');
         labels.push(object);
     }
-    Ok(labels)
+    Ok((labels, cut))
 }
 
 fn json_column(objects: &[Vec<u8>]) -> ArrayRef {
@@ -201,43 +255,4 @@ fn ids(rows: &RecordBatch, bodies: &StringArray, labels: &[Vec<u8>]) -> Result<S
         Some(if *number == 0 { format!("{hash:016x}") } else { format!("{hash:016x}-{number}") })
     };
     Ok((0..rows.num_rows()).map(id).collect())
-}
-
-/// One field per configured name that has a value here; the first is `traceID`, the name that Grafana's own links use.
-fn trace_fields(rows: &RecordBatch, traces: &Traces) -> Result<Vec<Field>, Error> {
-    let links = trace_links(traces);
-    let mut fields = Vec::new();
-    if links.is_empty() {
-        return Ok(fields);
-    }
-    for name in &traces.field_names {
-        let Some(array) = rows.column_by_name(name).filter(|array| array.null_count() < array.len()) else { continue };
-        let ids = cast(array, &DataType::Utf8)?;
-        let ids: StringArray = ids.as_string::<i32>().iter().map(|id| id.filter(|id| !id.is_empty())).collect();
-        let (field, shown) = if fields.is_empty() { ("traceID", "trace") } else { (name.as_str(), name.as_str()) };
-        let config = Some(json!({"displayNameFromDS": shown, "links": links}));
-        fields.push(Field { config, ..Field::new(field, Arc::new(ids)) });
-    }
-    Ok(fields)
-}
-
-/// No `queryType` in the internal link: with one, Grafana asks Jaeger in a language it does not speak.
-fn trace_links(traces: &Traces) -> Vec<Value> {
-    let mut links = Vec::new();
-    if !traces.datasource_uid.is_empty() {
-        let name = if traces.datasource_name.is_empty() { &traces.datasource_uid } else { &traces.datasource_name };
-        links.push(json!({
-            "title": "View trace",
-            "url": "",
-            "internal": {
-                "datasourceUid": traces.datasource_uid,
-                "datasourceName": name,
-                "query": {"query": "${__value.raw}"},
-            },
-        }));
-    }
-    if !traces.external_url.is_empty() {
-        links.push(json!({"title": "Open trace", "url": traces.external_url, "targetBlank": true}));
-    }
-    links
 }

@@ -3,6 +3,7 @@
 //! dictionary, a date, a decimal, a list) fails the whole request with HTTP 500.
 
 mod encode;
+mod links;
 mod logs;
 mod plain;
 mod series;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::client::Stats;
 use crate::error::Kind;
-use crate::settings::Traces;
+use crate::settings::Links;
 use crate::sql::Shape;
 
 /// Why an answer does not become what was asked for.
@@ -102,8 +103,12 @@ pub struct Request<'a> {
     pub limit: Option<u64>,
     /// Regular expressions to highlight.
     pub search_words: &'a [String],
-    /// Trace links.
-    pub traces: &'a Traces,
+    /// Links of log lines.
+    pub links: &'a Links,
+    /// Show lines of any length whole.
+    pub whole_lines: bool,
+    /// What the reader should know about how the query was understood.
+    pub notices: &'a [String],
     /// An alert rule or an expression asks: only numbers are of use.
     pub numbers_only: bool,
     /// What it cost.
@@ -114,7 +119,7 @@ pub struct Request<'a> {
 pub fn frames(schema: &SchemaRef, batches: &[RecordBatch], request: &Request<'_>) -> Result<Vec<Frame>, Error> {
     let rows = plain::batch(&concat_batches(schema, batches)?)?;
     let shape = resolve(&rows, request);
-    let mut notices = Vec::new();
+    let mut notices = request.notices.iter().map(|text| notice("warning", text)).collect();
     let (mut frames, visualisation) = match shape {
         Resolved::Lines if request.numbers_only => return Err(Error::LinesInAlert),
         Resolved::Lines => (vec![logs::frame(&rows, request, &mut notices)?], "logs"),

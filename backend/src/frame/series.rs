@@ -17,6 +17,8 @@ use crate::sql::Buckets;
 
 /// Series of one answer at most: no legend is read beyond, and each is a frame of its own.
 const SERIES_MAX: usize = 5_000;
+/// What a legend says where lines do not have the field.
+const ABSENT: &str = "(none)";
 /// Zeros filled in at most; past it the gaps stay gaps.
 const FILLED_POINTS_MAX: usize = 2_000_000;
 
@@ -103,6 +105,8 @@ pub fn over_time(
         // A count of nothing is a zero, and not the absence of data.
         groups.push((Labels::new(), Vec::new()));
     }
+    // By their labels, not by who came first: a series keeps its colour from one refresh to the next.
+    groups.sort_by(|(one, _), (other, _)| one.cmp(other));
     if asked.volume {
         groups.sort_by_key(|(labels, _)| level_rank(labels));
     }
@@ -117,7 +121,11 @@ pub fn over_time(
     for (name, numbers) in &columns.numbers {
         for (labels, rows) in &groups {
             let (times, values) = points(times, numbers, rows, fill);
-            frames.push(series(request, name, labels, times, values));
+            let values = Float64Array::from(values);
+            // The log volume is named by Grafana.
+            let config = if asked.volume { None } else { shown_as(labels, name, &columns) };
+            let value = Field { labels: labels.clone(), config, ..Field::new(*name, Arc::new(values)) };
+            frames.push(series(request, times, value));
         }
     }
     Ok(frames)
@@ -153,11 +161,22 @@ fn points(
     ((0..buckets.count).map(start).collect(), values)
 }
 
-fn series(request: &Request<'_>, name: &str, labels: &Labels, times: Vec<i64>, values: Vec<Option<f64>>) -> Frame {
+fn series(request: &Request<'_>, times: Vec<i64>, value: Field) -> Frame {
     let time = Field { nullable: false, ..Field::new("time", Arc::new(TimestampNanosecondArray::from(times))) };
-    let value = Field { labels: labels.clone(), ..Field::new(name, Arc::new(Float64Array::from(values))) };
     let meta = json!({"type": "timeseries-multi", "typeVersion": [0, 1]});
     Frame { ref_id: request.ref_id.to_owned(), meta, fields: vec![time, value] }
+}
+
+/// What a legend says: the values of the labels. Grafana's own words are the column and the values, of which the first
+/// is the same everywhere, and nothing at all for a value that is absent.
+fn shown_as(labels: &Labels, name: &str, columns: &Columns<'_>) -> Option<Value> {
+    if labels.is_empty() {
+        return None;
+    }
+    let values = labels.values().map(|value| if value.is_empty() { ABSENT } else { value });
+    let values = values.collect::<Vec<_>>().join(", ");
+    let shown = if columns.numbers.len() > 1 { format!("{name} {values}") } else { values };
+    Some(json!({"displayNameFromDS": shown}))
 }
 
 /// Makes one frame per row and number column, each of one number.
@@ -167,7 +186,9 @@ pub fn numbers(rows: &RecordBatch, request: &Request<'_>, groups: Option<usize>)
     for (name, numbers) in &columns.numbers {
         for row in 0..rows.num_rows().min(SERIES_MAX) {
             let value: ArrayRef = Arc::new(numbers.slice(row, 1));
-            let field = Field { labels: columns.labels_of(row, ""), ..Field::new(*name, value) };
+            let labels = columns.labels_of(row, "");
+            let config = shown_as(&labels, name, &columns);
+            let field = Field { labels, config, ..Field::new(*name, value) };
             let meta = json!({"type": "numeric-multi", "typeVersion": [0, 1]});
             frames.push(Frame { ref_id: request.ref_id.to_owned(), meta, fields: vec![field] });
         }

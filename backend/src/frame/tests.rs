@@ -10,8 +10,10 @@ use arrow::array::{
 };
 use arrow::datatypes::{Field as ArrowField, Schema};
 use arrow::ipc::reader::FileReader;
+use arrow::record_batch::RecordBatchOptions;
 
 use super::*;
+use crate::settings::{Raw, Settings};
 use crate::sql::Buckets;
 
 fn column(kind: &str, values: &[&Value]) -> ArrayRef {
@@ -37,7 +39,8 @@ fn batch(case: &Value) -> RecordBatch {
         (ArrowField::new(column_case[0].as_str().expect("name"), array.data_type().clone(), true), array)
     });
     let (fields, arrays): (Vec<_>, Vec<_>) = columns.unzip();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).expect("rows of one shape")
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).expect("rows of one shape")
 }
 
 fn shape(request: &Value) -> Shape {
@@ -62,7 +65,13 @@ fn shape(request: &Value) -> Shape {
 fn case_frames(case: &Value) -> Result<Vec<Frame>, Error> {
     let request = &case["request"];
     let words: Vec<String> = serde_json::from_value(request["searchWords"].clone()).unwrap_or_default();
-    let traces: Traces = serde_json::from_value(request["traces"].clone()).unwrap_or_default();
+    let form = json!({"traces": request["traces"], "links": request["links"].as_array().cloned().unwrap_or_default()});
+    let form = if request["traces"].is_null() { json!({"links": form["links"]}) } else { form };
+    let uid = request["own"].as_str().unwrap_or_default();
+    let form = form.to_string();
+    let raw = Raw { url: "http://s:1", uid, name: "Quiver", json: form.as_bytes(), ..Raw::default() };
+    let settings = Settings::parse(&raw).expect("settings");
+    let notices: Vec<String> = serde_json::from_value(request["notices"].clone()).unwrap_or_default();
     let stats: Option<Stats> = serde_json::from_value(request["stats"].clone()).expect("statistics");
     let rows = batch(case);
     let request = Request {
@@ -71,7 +80,9 @@ fn case_frames(case: &Value) -> Result<Vec<Frame>, Error> {
         sql: "SELECT …",
         limit: request["limit"].as_u64(),
         search_words: &words,
-        traces: &traces,
+        links: &settings.links,
+        whole_lines: request["wholeLines"] == true,
+        notices: &notices,
         numbers_only: request["numbersOnly"].as_bool().unwrap_or(false),
         stats: stats.as_ref(),
     };

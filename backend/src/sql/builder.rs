@@ -4,6 +4,9 @@
 use super::{Context, Error, Lines, Shape, Statement, literal, volume};
 use crate::model::{Aggregate, Builder, Filter, Format, Function, Op, Query, Search, SearchOp};
 
+/// Buckets across the range at most where the query leaves their width open and counts lines: in narrower ones a few lines
+/// are a comb of ones, and a share of them is all or nothing.
+const COUNTED_BUCKETS_MAX: u64 = 200;
 /// Points of one series at most, as Prometheus has it; a page can't draw more.
 const POINTS_MAX: u64 = 11_000;
 /// Columns that every store has, and that are text in every one.
@@ -12,32 +15,39 @@ const TEXT_COLUMNS: [&str; 5] = ["level", "service", "message", "trace_id", "spa
 const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "fatal"];
 
 /// The lines a builder selects.
-pub fn lines(builder: &Builder, context: &Context) -> Lines {
+pub fn lines(builder: &Builder, context: &Context) -> Result<Lines, Error> {
     let mut conditions = vec![context.range.condition("timestamp")];
-    conditions.extend(builder.filters.iter().filter_map(filter_condition));
-    conditions.extend(builder.search.iter().filter_map(search_condition));
-    Lines::of_logs(conditions)
+    conditions.extend(filter_conditions(&builder.filters)?);
+    for search in &builder.search {
+        conditions.extend(search_condition(search)?);
+    }
+    Ok(Lines::of_logs(conditions))
 }
 
 /// The statement of a builder query: lines, or numbers made of them.
 pub fn statement(query: &Query, context: &Context) -> Result<Statement, Error> {
     let builder = &query.builder;
-    let lines = lines(builder, context);
+    let lines = lines(builder, context)?;
     let search_words = search_words(builder);
     match &builder.aggregate {
         None => {
             let limit = context.limit(builder.limit);
             let direction = query.cursor.as_ref().map_or(builder.direction, |cursor| cursor.direction);
             let sql = lines.select(query.cursor.as_ref(), direction, limit)?;
-            Ok(Statement { sql, shape: Shape::Logs, limit: Some(limit), search_words })
+            Ok(Statement {
+                limit: Some(limit),
+                pages: Some(direction),
+                search_words,
+                ..Statement::new(sql, Shape::Logs)
+            })
         }
         Some(aggregate) if query.format == Format::Number => {
             let sql = number(&lines, aggregate, &builder.group_by, context)?;
             let groups = Some(group_columns(&builder.group_by).len());
-            Ok(Statement { sql, shape: Shape::Number { groups }, limit: None, search_words: Vec::new() })
+            Ok(Statement::new(sql, Shape::Number { groups }))
         }
         Some(aggregate) => {
-            let step_ms = step_ms(&builder.step, context)?;
+            let step_ms = step_ms(&builder.step, aggregate.function, context)?;
             let sql = series(&lines, aggregate, &builder.group_by, step_ms)?;
             // No line in a bucket is a count of nothing, and alert rules have to see the zero.
             let fill = matches!(aggregate.function, Function::Count | Function::Rate);
@@ -48,16 +58,15 @@ pub fn statement(query: &Query, context: &Context) -> Result<Statement, Error> {
                     Shape::Series { fill: fill.then(|| context.buckets(step_ms)), groups }
                 }
             };
-            Ok(Statement { sql, shape, limit: None, search_words: Vec::new() })
+            Ok(Statement::new(sql, shape))
         }
     }
 }
 
-fn step_ms(step: &str, context: &Context) -> Result<u64, Error> {
+fn step_ms(step: &str, function: Function, context: &Context) -> Result<u64, Error> {
     let range_ms = context.range.length_ms();
     if step.trim().is_empty() || step.trim() == "$__interval" {
-        let least = range_ms.div_ceil(POINTS_MAX).max(1);
-        return Ok(if context.interval_ms >= least { context.interval_ms } else { volume::round_step_ms(least) });
+        return Ok(automatic_step_ms(function, context));
     }
     let ms = literal::duration_ms(step).ok_or_else(|| Error::Step(step.to_owned()))?;
     let points = range_ms / ms;
@@ -65,6 +74,14 @@ fn step_ms(step: &str, context: &Context) -> Result<u64, Error> {
         return Err(Error::Points { step: step.to_owned(), points, points_max: POINTS_MAX });
     }
     Ok(ms)
+}
+
+/// The width of a bucket where the query leaves it open: the panel's interval, or more where that is too fine.
+pub fn automatic_step_ms(function: Function, context: &Context) -> u64 {
+    let counts = matches!(function, Function::Count | Function::Rate);
+    let points_max = if counts { COUNTED_BUCKETS_MAX } else { POINTS_MAX };
+    let least = context.range.length_ms().div_ceil(points_max).max(1);
+    if context.interval_ms >= least { context.interval_ms } else { volume::round_step_ms(least) }
 }
 
 fn series(lines: &Lines, aggregate: &Aggregate, group_by: &[String], step_ms: u64) -> Result<String, Error> {
@@ -135,11 +152,16 @@ fn aggregate_expression(aggregate: &Aggregate, seconds: f64) -> Result<String, E
     })
 }
 
-/// The condition of one filter; `None` for one that is still being typed.
-pub fn filter_condition(filter: &Filter) -> Option<String> {
+/// The conditions of filters, without those that are still being typed. **Errors**: an unknown operator.
+pub fn filter_conditions(filters: &[Filter]) -> Result<Vec<String>, Error> {
+    filters.iter().filter_map(|filter| filter_condition(filter).transpose()).collect()
+}
+
+/// The condition of one filter; `None` for one that is still being typed. **Errors**: an unknown operator.
+pub fn filter_condition(filter: &Filter) -> Result<Option<String>, Error> {
     let field = filter.field.trim();
     if field.is_empty() {
-        return None;
+        return Ok(None);
     }
     let column = literal::identifier(field);
     let value = literal::text(&filter.value);
@@ -148,21 +170,22 @@ pub fn filter_condition(filter: &Filter) -> Option<String> {
     let text = if TEXT_COLUMNS.contains(&field) { column.clone() } else { format!("CAST({column} AS VARCHAR)") };
     // A line that does not have the field is not equal to anything, and contains nothing.
     let or_absent = |condition: String| format!("({condition} OR {column} IS NULL)");
-    Some(match filter.op {
+    let condition = match &filter.op {
         Op::Eq => format!("{column} = {value}"),
         Op::Ne => or_absent(format!("{column} <> {value}")),
         Op::Contains => format!("contains({text}, {value})"),
         Op::NotContains => or_absent(format!("NOT contains({text}, {value})")),
         Op::Matches => format!("regexp_like({text}, {value})"),
         Op::NotMatches => or_absent(format!("NOT regexp_like({text}, {value})")),
-        Op::Lt | Op::Le | Op::Gt | Op::Ge => ordering(field, &column, filter.op, &filter.value),
+        Op::Lt | Op::Le | Op::Gt | Op::Ge => ordering(field, &column, &filter.op, &filter.value),
         Op::Exists => format!("{column} IS NOT NULL"),
         Op::NotExists => format!("{column} IS NULL"),
-        Op::In if filter.values.is_empty() => return None,
-        Op::NotIn if filter.values.is_empty() => return None,
+        Op::In | Op::NotIn if filter.values.is_empty() => return Ok(None),
         Op::In => format!("{column} IN ({})", list(&filter.values)),
         Op::NotIn => or_absent(format!("{column} NOT IN ({})", list(&filter.values))),
-    })
+        Op::Unknown(op) => return Err(Error::Operator { field: field.to_owned(), op: op.clone() }),
+    };
+    Ok(Some(condition))
 }
 
 fn list<T: AsRef<str>>(values: &[T]) -> String {
@@ -170,7 +193,7 @@ fn list<T: AsRef<str>>(values: &[T]) -> String {
 }
 
 /// Levels are words with an order of their own; everything else compares as the store does.
-fn ordering(field: &str, column: &str, op: Op, value: &str) -> String {
+fn ordering(field: &str, column: &str, op: &Op, value: &str) -> String {
     let rank = LEVELS.iter().position(|level| value.trim().eq_ignore_ascii_case(level));
     if let (true, Some(rank)) = (field == "level", rank) {
         let levels = match op {
@@ -190,17 +213,19 @@ fn ordering(field: &str, column: &str, op: Op, value: &str) -> String {
     format!("{column} {sign} {}", literal::number_or_text(value))
 }
 
-fn search_condition(search: &Search) -> Option<String> {
+fn search_condition(search: &Search) -> Result<Option<String>, Error> {
     if search.text.is_empty() {
-        return None;
+        return Ok(None);
     }
     let text = literal::text(&search.text);
-    Some(match search.op {
+    let condition = match &search.op {
         SearchOp::Contains => format!("contains(message, {text})"),
         SearchOp::NotContains => format!("(NOT contains(message, {text}) OR message IS NULL)"),
         SearchOp::Matches => format!("regexp_like(message, {text})"),
         SearchOp::NotMatches => format!("(NOT regexp_like(message, {text}) OR message IS NULL)"),
-    })
+        SearchOp::Unknown(op) => return Err(Error::Operator { field: "message".to_owned(), op: op.clone() }),
+    };
+    Ok(Some(condition))
 }
 
 /// What to highlight in the lines: Grafana takes regular expressions.
@@ -208,7 +233,7 @@ fn search_words(builder: &Builder) -> Vec<String> {
     let searches = builder.search.iter().filter_map(|search| match search.op {
         SearchOp::Contains => Some(regex_syntax::escape(&search.text)),
         SearchOp::Matches => Some(search.text.clone()),
-        SearchOp::NotContains | SearchOp::NotMatches => None,
+        SearchOp::NotContains | SearchOp::NotMatches | SearchOp::Unknown(_) => None,
     });
     let filters =
         builder.filters.iter().filter(|filter| filter.field.trim() == "message").filter_map(|filter| match filter.op {
@@ -225,7 +250,8 @@ mod tests {
 
     fn check(op: Op, field: &str, value: &str, expect: &str) {
         let filter = Filter { field: field.into(), op, value: value.into(), values: vec!["a".into(), "it's".into()] };
-        assert_eq!(filter_condition(&filter).as_deref(), Some(expect));
+        let got = filter_condition(&filter).unwrap_or_else(|error| Some(error.to_string()));
+        assert_eq!(got.as_deref(), Some(expect));
     }
 
     #[test]
@@ -248,13 +274,33 @@ mod tests {
         check(Op::NotExists, "trace_id", "", "trace_id IS NULL");
         check(Op::In, "service", "", "service IN ('a', 'it''s')");
         check(Op::NotIn, "service", "", "(service NOT IN ('a', 'it''s') OR service IS NULL)");
+        check(
+            Op::Unknown("==".into()),
+            "service",
+            "a",
+            "the filter on 'service' has the operator '==', which there is not; there are =, !=, contains, !contains, \
+             =~, !~, <, <=, >, >=, exists, !exists, in and !in",
+        );
+    }
+
+    #[test]
+    fn buckets_that_count_are_wide_enough_to_hold_lines() {
+        for (function, range_ms, interval_ms, expect) in [
+            (Function::Count, 1_800_000, 2_000, 10_000),
+            (Function::Rate, 1_800_000, 15_000, 15_000),
+            (Function::Avg, 1_800_000, 2_000, 2_000),
+            (Function::Avg, 86_400_000, 1_000, 10_000),
+        ] {
+            let range = super::super::Range::of_ms(0, range_ms);
+            let context = Context { range, interval_ms, limit_default: 1, points_max: 1 };
+            assert_eq!(automatic_step_ms(function, &context), expect, "{function:?} over {range_ms} ms");
+        }
     }
 
     #[test]
     fn unfinished_rows_are_skipped() {
         let filter = |field: &str, op| Filter { field: field.into(), op, value: String::new(), values: Vec::new() };
-        assert_eq!(filter_condition(&filter(" ", Op::Eq)), None);
-        assert_eq!(filter_condition(&filter("a", Op::In)), None);
-        assert_eq!(search_condition(&Search { op: SearchOp::Contains, text: String::new() }), None);
+        assert_eq!(filter_conditions(&[filter(" ", Op::Eq), filter("a", Op::In)]).expect("fine"), [""; 0]);
+        assert_eq!(search_condition(&Search { op: SearchOp::Contains, text: String::new() }).expect("fine"), None);
     }
 }

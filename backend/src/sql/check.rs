@@ -224,6 +224,11 @@ pub fn is_plain_text(pattern: &str) -> bool {
     !pattern.is_empty() && regex_syntax::escape(pattern) == pattern
 }
 
+/// The first line of the store's words, without the place in a text that nobody typed.
+pub fn without_place(words: &str) -> &str {
+    split_place(words.lines().next().unwrap_or_default(), " (line ", ", column ").0
+}
+
 /// "message at Line: 1, Column: 8" taken apart.
 fn split_place<'a>(message: &'a str, line: &str, column: &str) -> (&'a str, Option<Location>) {
     let parts = message.rsplit_once(line).and_then(|(before, place)| {

@@ -10,7 +10,7 @@ use sqlparser::ast::{
 use super::editable::{INTERVAL_SECONDS, RANGE_SECONDS};
 use super::written::{argument_pair, expr_name, is_name, item_name, parse, select_of_logs, text_of};
 use super::{Context, Error, Range, literal, macros};
-use crate::model::{Aggregate, Builder, Direction, Filter, Format, Function, Op, Search, SearchOp};
+use crate::model::{Aggregate, Builder, Direction, Filter, Format, Function, Op, Query, Search, SearchOp};
 
 /// What the builder has no part for, in words.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -33,6 +33,13 @@ const CONTEXT: Context = Context {
     limit_default: 1,
     points_max: 1,
 };
+
+/// Reads a query's text, with the filters beside it. **Errors**: the first part that the builder can't show.
+pub fn of_query(query: &Query) -> Result<Said, Unsayable> {
+    let mut said = to_builder(&query.sql, query.format)?;
+    query.filters.iter().cloned().for_each(|filter| add(filter, &mut said.builder));
+    Ok(said)
+}
 
 /// Reads a text. **Errors**: the first part that the builder can't show.
 pub fn to_builder(sql: &str, format: Format) -> Result<Said, Unsayable> {
@@ -90,7 +97,7 @@ fn refuse_clauses(query: &SqlQuery, select: &Select, from: &str) -> Result<(), U
 }
 
 fn conditions(select: &Select) -> Result<Builder, Unsayable> {
-    let mut builder = crate::model::Query::normalize(&serde_json::Value::Null).builder;
+    let mut builder = Query::normalize(&serde_json::Value::Null).builder;
     let mut all = Vec::new();
     select.selection.iter().for_each(|condition| flatten(condition, &mut all));
     let (mut from, mut to) = (false, false);
@@ -153,7 +160,7 @@ fn put(condition: &Expr, builder: &mut Builder) -> Result<(), Unsayable> {
     let (filter, or_absent) = match condition {
         Expr::Nested(inner) => match inner.as_ref() {
             Expr::BinaryOp { left, op: BinaryOperator::Or, right } => {
-                let filter = filter(left).filter(|filter| is_negative(filter.op)).ok_or_else(unsayable)?;
+                let filter = filter(left).filter(|filter| is_negative(&filter.op)).ok_or_else(unsayable)?;
                 let absent =
                     matches!(right.as_ref(), Expr::IsNull(expr) if field(expr).as_ref() == Some(&filter.field));
                 if !absent {
@@ -166,18 +173,23 @@ fn put(condition: &Expr, builder: &mut Builder) -> Result<(), Unsayable> {
         other => (filter(other).ok_or_else(unsayable)?, false),
     };
     // In SQL nothing is unequal to what a line does not have; in the builder it is.
-    if is_negative(filter.op) && !or_absent {
+    if is_negative(&filter.op) && !or_absent {
         let exists = Filter { field: filter.field.clone(), op: Op::Exists, value: String::new(), values: Vec::new() };
         builder.filters.push(exists);
     }
+    add(filter, builder);
+    Ok(())
+}
+
+/// Puts a filter where the builder shows it: text in the message has rows of its own.
+fn add(filter: Filter, builder: &mut Builder) {
     match search_op(&filter) {
         Some(op) => builder.search.push(Search { op, text: filter.value }),
         None => builder.filters.push(filter),
     }
-    Ok(())
 }
 
-fn is_negative(op: Op) -> bool {
+fn is_negative(op: &Op) -> bool {
     matches!(op, Op::Ne | Op::NotContains | Op::NotMatches | Op::NotIn)
 }
 
@@ -461,7 +473,7 @@ mod tests {
 
     use super::super::editable::editable;
     use super::*;
-    use crate::model::{Editor, Query};
+    use crate::model::Editor;
 
     fn context() -> Context {
         Context {
@@ -515,6 +527,18 @@ mod tests {
     fn with_brackets(sql: &str) -> String {
         let range = context().range.condition("timestamp");
         sql.replacen(&range, &format!("({range})"), 1)
+    }
+
+    #[test]
+    fn filters_beside_the_text_come_along() {
+        let sql = "SELECT * FROM logs WHERE $__timeFilter() AND level = 'error'";
+        let beside = serde_json::json!([{"field": "service", "op": "!=", "value": "bff"},
+                                        {"field": "message", "op": "contains", "value": "declined"}]);
+        let query = Query::normalize(&serde_json::json!({"editor": "sql", "sql": sql, "filters": beside}));
+        let builder = of_query(&query).expect("fine").builder;
+        let fields: Vec<_> = builder.filters.iter().map(|filter| (filter.field.as_str(), &filter.op)).collect();
+        assert_eq!(fields, [("level", &Op::Eq), ("service", &Op::Ne)]);
+        assert_eq!(builder.search, [Search { op: SearchOp::Contains, text: "declined".into() }]);
     }
 
     #[test]

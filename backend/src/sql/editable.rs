@@ -1,7 +1,8 @@
 //! The builder's SQL as people go on writing it: with macros where the panel's range and interval stand.
-//! Invariant: replacing the macros gives the statement that the builder itself would run.
+//! Invariant: replacing the macros gives the statement that the builder itself would run, but for the width of a bucket that
+//! the builder chose: that becomes the panel's interval, so that the text follows the range.
 
-use super::{Context, Error, Range, literal, statement};
+use super::{Context, Error, Range, builder, literal, statement};
 use crate::model::{Direction, Format, Function, Query};
 
 /// Lines of text for the SQL editor. **Errors**: as those of the statement.
@@ -18,10 +19,11 @@ pub fn editable(query: &Query, context: &Context) -> Result<String, Error> {
     if !query.builder.step.trim().is_empty() {
         return Ok(sql);
     }
-    let bucket = format!("date_bin({}, timestamp)", literal::interval(context.interval_ms));
+    let step_ms = builder::automatic_step_ms(aggregate.function, context);
+    let bucket = format!("date_bin({}, timestamp)", literal::interval(step_ms));
     let Some(rest) = sql.strip_prefix("SELECT ").and_then(|rest| rest.strip_prefix(&bucket)) else { return Ok(sql) };
     let sql = format!("SELECT $__timeGroup(timestamp, $__interval){rest}");
-    let seconds = context.interval_ms as f64 / 1000.0;
+    let seconds = step_ms as f64 / 1000.0;
     Ok(if is_rate { with_divisor(&sql, seconds, INTERVAL_SECONDS) } else { sql })
 }
 

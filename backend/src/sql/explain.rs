@@ -10,9 +10,9 @@ use crate::model::{Aggregate, Builder, Direction, Editor, Filter, Format, Functi
 pub fn explain(query: &Query, context: &Context) -> Vec<String> {
     match query.editor {
         Editor::Builder => of_builder(&query.builder, query.format, context),
-        Editor::Sql => match conversion::to_builder(&query.sql, query.format) {
+        Editor::Sql => match conversion::of_query(query) {
             Ok(said) => of_builder(&said.builder, said.format.unwrap_or(query.format), context),
-            Err(_) => of_sql(&query.sql, context),
+            Err(_) => of_sql(query, context),
         },
     }
 }
@@ -21,11 +21,12 @@ fn of_builder(builder: &Builder, format: Format, context: &Context) -> Vec<Strin
     let mut steps = vec!["Takes the lines of the time range on the screen.".to_owned()];
     steps.extend(builder.filters.iter().filter_map(filter_words).map(|words| format!("Keeps those where {words}.")));
     for search in builder.search.iter().filter(|search| !search.text.is_empty()) {
-        let op = match search.op {
+        let op = match &search.op {
             SearchOp::Contains => Op::Contains,
             SearchOp::NotContains => Op::NotContains,
             SearchOp::Matches => Op::Matches,
             SearchOp::NotMatches => Op::NotMatches,
+            SearchOp::Unknown(op) => Op::Unknown(op.clone()),
         };
         let (field, value) = ("message".to_owned(), search.text.clone());
         steps.extend(
@@ -84,7 +85,7 @@ fn filter_words(filter: &Filter) -> Option<String> {
     }
     let value = format!("'{}'", filter.value);
     let list = || filter.values.iter().map(|value| format!("'{value}'")).collect::<Vec<_>>().join(", ");
-    Some(match filter.op {
+    Some(match &filter.op {
         Op::Eq => format!("{field} is {value}"),
         Op::Ne => format!("{field} is not {value}, or is absent"),
         Op::Contains => format!("{field} contains {value} (in this case)"),
@@ -99,13 +100,16 @@ fn filter_words(filter: &Filter) -> Option<String> {
         Op::NotExists => format!("{field} is absent"),
         Op::In => format!("{field} is one of {}", list()),
         Op::NotIn => format!("{field} is none of {}, or is absent", list()),
+        Op::Unknown(op) => format!("{field} {op} {value}, for which there is no operator"),
     })
 }
 
-fn of_sql(sql: &str, context: &Context) -> Vec<String> {
-    let Ok(expanded) = macros::expand(sql.trim().trim_end_matches(';'), context) else { return Vec::new() };
+fn of_sql(query: &Query, context: &Context) -> Vec<String> {
+    let beside: Vec<_> = query.filters.iter().filter_map(filter_words).collect();
+    let Ok(expanded) = macros::expand(query.sql.trim().trim_end_matches(';'), context) else { return Vec::new() };
     let Ok(query) = written::parse(&expanded) else { return Vec::new() };
-    let mut steps = Vec::new();
+    let mut steps: Vec<_> =
+        beside.iter().map(|words| format!("Reads only lines where {words}, by the filter beside the SQL.")).collect();
     for table in query.with.iter().flat_map(|with| &with.cte_tables) {
         steps.push(format!("First makes a table '{}' of: {}.", table.alias.name, one_line(&table.query.to_string())));
     }
@@ -239,5 +243,14 @@ mod tests {
             ],
         );
         check(&serde_json::json!({"editor": "sql", "sql": "SELECT"}), &[]);
+        check(
+            &serde_json::json!({"editor": "sql", "sql": "SELECT DISTINCT service FROM logs",
+                                "filters": [{"field": "level", "op": "=", "value": "error"}]}),
+            &[
+                "Reads only lines where level is 'error', by the filter beside the SQL.",
+                "Takes the lines of the store.",
+                "Shows service, each row once.",
+            ],
+        );
     }
 }

@@ -2,18 +2,23 @@
 //! Invariant: pure: the same model and context give the same text, and whatever a model holds is quoted or refused.
 //!
 //! A query selects [`Lines`], by the builder's parts (`builder`) or by SQL of its own (`written`); a statement then
-//! shows them, counts them over time (`volume`), or follows them (`tail`).
+//! shows them, counts them over time (`volume`), or follows them (`tail`). Filters beside SQL text narrow its lines when
+//! it runs (`narrow`), and can be written into it (`edit`).
 
 mod builder;
 pub mod check;
 pub mod conversion;
+mod edit;
 pub mod editable;
 pub mod explain;
 pub mod layout;
 pub mod literal;
 mod macros;
+mod narrow;
 mod volume;
 mod written;
+
+pub use edit::edit;
 
 use crate::model::{Cursor, Direction, Editor, Filter, Function, Purpose, Query};
 use crate::settings::LIMIT_MAX;
@@ -56,6 +61,15 @@ pub enum Error {
     /// A place to go on from that can't be read.
     #[error("the cursor ('{timestamp_ns}', '{seq}') is not a place between two lines")]
     Cursor { timestamp_ns: String, seq: String },
+    /// SQL whose text has no place for a condition.
+    #[error("this SQL cannot be changed: {0}")]
+    Edit(String),
+    /// An operator of another language, or misspelt.
+    #[error(
+        "the filter on '{field}' has the operator '{op}', which there is not; there are =, !=, contains, !contains, =~, \
+         !~, <, <=, >, >=, exists, !exists, in and !in"
+    )]
+    Operator { field: String, op: String },
     /// A widening that is no length of time.
     #[error("'{0}' is not a length of time to widen the range by; write 30s, 5m or 1h")]
     Widen(String),
@@ -168,8 +182,18 @@ pub struct Statement {
     pub shape: Shape,
     /// Lines at most, where lines are asked for.
     pub limit: Option<u64>,
+    /// Behind the limit there may be more lines, and a cursor of this direction goes on to them.
+    pub pages: Option<Direction>,
     /// Regular expressions to highlight in the lines.
     pub search_words: Vec<String>,
+    /// What the reader should know about how the query was understood.
+    pub notices: Vec<String>,
+}
+
+impl Statement {
+    fn new(sql: String, shape: Shape) -> Statement {
+        Statement { sql, shape, limit: None, pages: None, search_words: Vec::new(), notices: Vec::new() }
+    }
 }
 
 /// The statement of a query. **Errors**: what is wrong with the model, in words for its editor.
@@ -179,7 +203,7 @@ pub fn statement(query: &Query, context: &Context) -> Result<Statement, Error> {
         Some(Purpose::LogsSample) => {
             let limit = context.limit(query.builder.limit);
             let sql = lines(query, context, "a sample of the lines")?.select(None, Direction::Backward, limit)?;
-            Ok(Statement { sql, shape: Shape::Logs, limit: Some(limit), search_words: Vec::new() })
+            Ok(Statement { limit: Some(limit), ..Statement::new(sql, Shape::Logs) })
         }
         Some(Purpose::Tail | Purpose::Context) | None => match query.editor {
             Editor::Builder => builder::statement(query, context),
@@ -198,28 +222,35 @@ pub fn range(query: &Query, range: Range) -> Result<Range, Error> {
 }
 
 /// The statement that lists a field's values for a picker, the most frequent first. `contains` looks in any case.
-pub fn values(field: &str, range: Range, filters: &[Filter], contains: Option<&str>, limit: u64) -> String {
+pub fn values(
+    field: &str,
+    range: Range,
+    filters: &[Filter],
+    contains: Option<&str>,
+    limit: u64,
+) -> Result<String, Error> {
     let column = literal::identifier(field);
     let mut conditions = vec![range.condition("timestamp"), format!("{column} IS NOT NULL")];
-    conditions.extend(filters.iter().filter_map(builder::filter_condition));
+    conditions.extend(builder::filter_conditions(filters)?);
     conditions
         .extend(contains.map(|text| {
             format!("contains(lower(CAST({column} AS VARCHAR)), {})", literal::text(&text.to_lowercase()))
         }));
     let clauses = Lines::of_logs(conditions).clauses(&[]);
-    format!("SELECT {column} AS value, count(*) AS lines\n{clauses}\nGROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {limit}")
+    let counted = format!("SELECT {column} AS value, count(*) AS lines\n{clauses}");
+    Ok(format!("{counted}\nGROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {limit}"))
 }
 
 /// The statement that counts the lines of a range.
-pub fn count(range: Range, filters: &[Filter]) -> String {
-    format!("SELECT count(*) AS lines\n{}", Lines::of_filters(range, filters).clauses(&[]))
+pub fn count(range: Range, filters: &[Filter]) -> Result<String, Error> {
+    Ok(format!("SELECT count(*) AS lines\n{}", Lines::of_filters(range, filters)?.clauses(&[])))
 }
 
 /// The statement for the mean length of the newest lines, as they were received. **Units**: bytes.
-pub fn line_length(range: Range, filters: &[Filter], lines: u64) -> String {
-    let clauses = Lines::of_filters(range, filters).clauses(&[]);
+pub fn line_length(range: Range, filters: &[Filter], lines: u64) -> Result<String, Error> {
+    let clauses = Lines::of_filters(range, filters)?.clauses(&[]);
     let newest = format!("SELECT _line\n{clauses}\nORDER BY timestamp DESC\nLIMIT {lines}");
-    format!("SELECT avg(octet_length(_line)) AS bytes\nFROM ({newest}) AS newest")
+    Ok(format!("SELECT avg(octet_length(_line)) AS bytes\nFROM ({newest}) AS newest"))
 }
 
 /// The statements that follow a query's lines as they come.
@@ -272,7 +303,7 @@ impl Tail {
 
 fn lines(query: &Query, context: &Context, what: &'static str) -> Result<Lines, Error> {
     match query.editor {
-        Editor::Builder => Ok(builder::lines(&query.builder, context)),
+        Editor::Builder => builder::lines(&query.builder, context),
         Editor::Sql => written::lines(query, context, what),
     }
 }
@@ -297,10 +328,10 @@ impl Lines {
         Lines { with: String::new(), from: "logs".to_owned(), conditions, direct: true, has_level: true }
     }
 
-    fn of_filters(range: Range, filters: &[Filter]) -> Lines {
+    fn of_filters(range: Range, filters: &[Filter]) -> Result<Lines, Error> {
         let mut conditions = vec![range.condition("timestamp")];
-        conditions.extend(filters.iter().filter_map(builder::filter_condition));
-        Lines::of_logs(conditions)
+        conditions.extend(builder::filter_conditions(filters)?);
+        Ok(Lines::of_logs(conditions))
     }
 
     /// FROM and WHERE.

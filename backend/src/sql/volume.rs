@@ -46,8 +46,7 @@ pub fn statement(lines: &Lines, context: &Context) -> Result<Statement, Error> {
         literal::interval(step_ms),
         lines.clauses(&[]),
     );
-    let shape = Shape::Volume { buckets: context.buckets(step_ms) };
-    Ok(Statement { sql, shape, limit: None, search_words: Vec::new() })
+    Ok(Statement::new(sql, Shape::Volume { buckets: context.buckets(step_ms) }))
 }
 
 fn step_ms(context: &Context) -> u64 {

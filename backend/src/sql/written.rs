@@ -2,16 +2,18 @@
 //! their id, a stable order and a limit. By its syntax tree, never by searching in the text.
 //! Invariant: SQL that is not plainly lines of `logs`, or that the parser can't read, is sent as it was written.
 
+use std::fmt::Display;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, LimitClause,
     ObjectName, OrderBy, OrderByExpr, OrderByKind, OrderByOptions, Query as SqlQuery, Select, SelectItem, SetExpr,
-    Statement as SqlStatement, TableFactor, Value, Visit, Visitor,
+    Statement as SqlStatement, TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 
+use super::narrow::{self, Narrowed};
 use super::{Context, Error, Lines, Shape, Statement, cursor_condition, macros};
 use crate::model::{Direction, Format, Query};
 use crate::settings::LIMIT_MAX;
@@ -26,22 +28,36 @@ pub fn statement(query: &Query, context: &Context) -> Result<Statement, Error> {
         Format::Number => Shape::Number { groups: None },
         Format::Table => Shape::Table,
     };
-    let as_written = |sql| Statement { sql, shape, limit: None, search_words: Vec::new() };
     // What the parser can't read, the store can't either, and the store tells it better.
-    let Ok(mut parsed) = parse(&sql) else { return Ok(as_written(sql)) };
+    let Ok(mut parsed) = parse(&sql) else { return Ok(Statement::new(sql, shape)) };
+    let narrowed = narrow::apply(&mut parsed, &query.filters)?;
+    let statement = Statement {
+        search_words: search_words(&parsed),
+        notices: narrowed.notice(&query.filters).into_iter().collect(),
+        ..Statement::new(sql, shape)
+    };
     let wants_lines = matches!(query.format, Format::Auto | Format::Logs);
-    let search_words = search_words(&parsed);
-    if !wants_lines || !selects_lines(&parsed) {
-        return Ok(Statement { search_words, ..as_written(sql) });
+    if wants_lines && selects_lines(&parsed) {
+        // A limit of its own is part of the query, and an order of its own has no place to go on from.
+        let ordered = match (&parsed.order_by, orders_by_time(&parsed)) {
+            (None, _) => Some(query.builder.direction),
+            (Some(_), Some(true)) => Some(Direction::Backward),
+            (Some(_), Some(false)) => Some(Direction::Forward),
+            (Some(_), None) => None,
+        };
+        let pages = ordered.filter(|_| !has_limit(&parsed));
+        let limit = complete(&mut parsed, query, context)?;
+        return Ok(Statement { sql: printed(&mut parsed), limit: Some(limit), pages, ..statement });
     }
-    let limit = complete(&mut parsed, query, context)?;
-    Ok(Statement { sql: parsed.to_string(), shape, limit: Some(limit), search_words })
+    Ok(if narrowed == Narrowed::All { Statement { sql: printed(&mut parsed), ..statement } } else { statement })
 }
 
 /// The lines a query in SQL is about. **Errors**: SQL that can't be read, or that has no lines.
 pub fn lines(query: &Query, context: &Context, what: &'static str) -> Result<Lines, Error> {
     let sql = expanded(query, context)?;
     let mut parsed = parse(&sql).map_err(Error::Parse)?;
+    narrow::apply(&mut parsed, &query.filters)?;
+    double_quotes(&mut parsed);
     let in_range = context.range.condition("timestamp");
     if let Some((select, from)) = select_of_logs(&parsed) {
         let mut lines = Lines::of_logs(vec![in_range]);
@@ -80,7 +96,8 @@ fn expanded(query: &Query, context: &Context) -> Result<String, Error> {
     macros::expand(sql, context)
 }
 
-pub(super) fn parse(sql: &str) -> Result<SqlQuery, String> {
+/// Reads one SELECT. **Errors**: the parser's words.
+pub fn parse(sql: &str) -> Result<SqlQuery, String> {
     let mut statements = Parser::parse_sql(&GenericDialect {}, sql).map_err(|error| error.to_string())?;
     match (statements.pop(), statements.is_empty()) {
         (Some(SqlStatement::Query(query)), true) => Ok(*query),
@@ -89,16 +106,36 @@ pub(super) fn parse(sql: &str) -> Result<SqlQuery, String> {
     }
 }
 
+/// A tree as text, after which it is of no other use.
+pub fn printed<T: VisitMut + Display>(tree: &mut T) -> String {
+    double_quotes(tree);
+    tree.to_string()
+}
+
+/// Makes the texts of a tree ready to be printed. The parser's own printing takes a quote behind a backslash, and two
+/// quotes in a row, for escaped ones: `'\'''` would come out as a text that does not end. Doubled beforehand, they come
+/// out as they went in.
+fn double_quotes<T: VisitMut>(tree: &mut T) {
+    struct Quotes;
+    impl VisitorMut for Quotes {
+        type Break = ();
+        fn pre_visit_value(&mut self, value: &mut ValueWithSpan) -> ControlFlow<()> {
+            if let Value::SingleQuotedString(text) = &mut value.value {
+                *text = text.replace('\'', "''");
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    // The visitor never breaks off.
+    let _: ControlFlow<()> = VisitMut::visit(tree, &mut Quotes);
+}
+
 /// The select of a query that reads the table `logs` and nothing else, and the table as its FROM names it.
 pub(super) fn select_of_logs(query: &SqlQuery) -> Option<(&Select, String)> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
     let [table] = select.from.as_slice() else { return None };
     let TableFactor::Table { name, alias, args: None, .. } = &table.relation else { return None };
-    let shadowed = query
-        .with
-        .as_ref()
-        .is_some_and(|with| with.cte_tables.iter().any(|cte| cte.alias.name.value.eq_ignore_ascii_case("logs")));
-    if !table.joins.is_empty() || !is_name(name, "logs") || shadowed {
+    if !table.joins.is_empty() || !is_name(name, "logs") || narrow::shadows_logs(query) {
         return None;
     }
     let from = alias.as_ref().map_or_else(|| "logs".to_owned(), |alias| format!("logs {alias}"));
@@ -143,7 +180,7 @@ fn complete(parsed: &mut SqlQuery, query: &Query, context: &Context) -> Result<u
             });
         }
     }
-    let ordered = parsed.order_by.as_ref().map(|order| order_by_timestamp(&order.kind));
+    let ordered = parsed.order_by.as_ref().map(|_| orders_by_time(parsed));
     match (ordered, &query.cursor) {
         // Paging has an order of its own; without one, so has everything that shows lines.
         (None, _) | (Some(_), Some(_)) => parsed.order_by = Some(lines_order(direction)),
@@ -187,20 +224,30 @@ fn column(name: &str) -> Expr {
     Expr::Identifier(Ident::new(name))
 }
 
-fn and(left: Expr, right: Expr) -> Expr {
+/// Both conditions.
+pub fn and(left: Expr, right: Expr) -> Expr {
     Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::And, right: Box::new(right) }
 }
 
-fn parse_condition(text: &str) -> Result<Expr, Error> {
+/// Reads a condition that was made here.
+pub fn parse_condition(text: &str) -> Result<Expr, Error> {
     let parse = || Parser::new(&GenericDialect {}).try_with_sql(text)?.parse_expr();
     parse().map_err(|error| Error::Parse(error.to_string()))
 }
 
 /// `Some(descending)` when the order is by the timestamp alone.
-fn order_by_timestamp(kind: &OrderByKind) -> Option<bool> {
-    let OrderByKind::Expressions(list) = kind else { return None };
+fn orders_by_time(query: &SqlQuery) -> Option<bool> {
+    let OrderByKind::Expressions(list) = &query.order_by.as_ref()?.kind else { return None };
     let [one] = list.as_slice() else { return None };
     (expr_name(&one.expr)? == "timestamp").then_some(one.options.asc == Some(false))
+}
+
+fn has_limit(query: &SqlQuery) -> bool {
+    match &query.limit_clause {
+        None => false,
+        Some(LimitClause::LimitOffset { limit, offset, .. }) => limit.is_some() || offset.is_some(),
+        Some(LimitClause::OffsetCommaLimit { .. }) => true,
+    }
 }
 
 fn lines_order(direction: Direction) -> OrderBy {
@@ -209,7 +256,8 @@ fn lines_order(direction: Direction) -> OrderBy {
     OrderBy { kind: OrderByKind::Expressions(vec![by("timestamp"), by("_seq")]), interpolate: None }
 }
 
-pub(super) fn is_name(name: &ObjectName, wanted: &str) -> bool {
+/// Whether an object's name ends in this word, in any case.
+pub fn is_name(name: &ObjectName, wanted: &str) -> bool {
     name.0.last().and_then(|part| part.as_ident()).is_some_and(|ident| ident.value.eq_ignore_ascii_case(wanted))
 }
 
@@ -314,6 +362,7 @@ pub(super) fn text_of(expr: &Expr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::normalize_filter;
 
     #[test]
     fn words_to_highlight_come_from_conditions_on_the_message() {
@@ -325,6 +374,14 @@ mod tests {
         ] {
             let parsed = parse(&format!("SELECT * FROM logs WHERE {condition}")).expect("fine");
             assert_eq!(search_words(&parsed), expect, "{condition}");
+        }
+    }
+
+    #[test]
+    fn texts_come_out_as_they_went_in() {
+        for text in [r"'\'''", "''''''", "'it''s'", r"'\\'", "'a'''''"] {
+            let sql = format!("SELECT * FROM logs WHERE message = {text}");
+            assert_eq!(printed(&mut parse(&sql).expect("fine")), sql);
         }
     }
 
@@ -356,7 +413,12 @@ mod tests {
         let model = serde_json::json!({"editor": "sql", "sql": format!("SELECT * FROM logs WHERE {condition}")});
         let range = super::super::Range { from_ns: 0, to_ns: 1 };
         let context = Context { range, interval_ms: 1000, limit_default: 10, points_max: 100 };
-        let statement = statement(&Query::normalize(&model), &context).expect("fine");
-        assert!(statement.sql.ends_with("ORDER BY timestamp DESC, _seq DESC LIMIT 10"));
+        let mut query = Query::normalize(&model);
+        for filters in [vec![], vec![normalize_filter(&serde_json::json!({"field": "a", "value": "b"}))]] {
+            query.filters = filters;
+            let statement = statement(&query, &context).expect("fine");
+            assert!(statement.sql.ends_with("ORDER BY timestamp DESC, _seq DESC LIMIT 10"));
+            assert!(lines(&query, &context, "a test").is_ok());
+        }
     }
 }

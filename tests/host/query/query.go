@@ -19,11 +19,14 @@ type Model struct {
 	Editor  string   `json:"editor,omitempty"`
 	Builder *Builder `json:"builder,omitempty"`
 	SQL     string   `json:"sql,omitempty"`
+	Filters []Filter `json:"filters,omitempty"`
 	Format  string   `json:"format,omitempty"`
 	Purpose string   `json:"purpose,omitempty"`
 	Cursor  *Cursor  `json:"cursor,omitempty"`
 	Widen   string   `json:"widen,omitempty"`
 	Tenant  string   `json:"tenant,omitempty"`
+
+	WholeLines bool `json:"wholeLines,omitempty"`
 }
 
 // Builder is a query put together by clicking.

@@ -1,0 +1,1 @@
+-- error: the filter on 'level' has the operator 'eq', which there is not; there are =, !=, contains, !contains, =~, !~, <, <=, >, >=, exists, !exists, in and !in

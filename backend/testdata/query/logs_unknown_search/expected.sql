@@ -1,0 +1,1 @@
+-- error: the filter on 'message' has the operator 'like', which there is not; there are =, !=, contains, !contains, =~, !~, <, <=, >, >=, exists, !exists, in and !in

@@ -1,0 +1,1 @@
+SELECT timestamp, message, _seq FROM logs WHERE (timestamp >= TIMESTAMP '2026-01-01T12:00:00Z' AND timestamp < TIMESTAMP '2026-01-01T13:00:00Z') AND level = 'error' AND contains(message, 'it''s') ORDER BY timestamp DESC, _seq DESC LIMIT 1000
