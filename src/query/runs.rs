@@ -33,7 +33,7 @@ use super::scan::LogsScan;
 
 /// Runs shorter than this, on average of a batch, are not worth taking keys out for.
 const RUN_RECORDS_MIN: usize = 4;
-/// Groups held at once; what has been found is given then, and counting begins anew.
+/// Groups held at once; what has been found is given then (or earlier, where memory is short), and counting begins anew.
 const GROUPS_MAX: usize = 100_000;
 /// Rows of a batch that is given.
 const BATCH_ROWS: usize = 8_192;
@@ -146,7 +146,7 @@ impl ExecutionPlan for RunsExec {
             let Some((mut groups, mut input)) = state else { return Ok(None) };
             while let Some(batch) = input.next().await {
                 groups.add(&batch?)?;
-                if groups.values.len() >= GROUPS_MAX {
+                if groups.are_enough() {
                     let found = groups.emit()?;
                     return Ok(Some((found, Some((groups, input)))));
                 }
@@ -207,8 +207,13 @@ impl Groups {
             let filter: Option<&BooleanArray> = filter.as_ref().map(|filter| filter.as_boolean());
             accumulator.update_batch(&arguments, &self.of_record, filter, groups)?;
         }
+        Ok(())
+    }
+
+    /// Whether there are as many as may be held: what is above can spill, this can't.
+    fn are_enough(&self) -> bool {
         let accumulated: usize = self.accumulators.iter().map(|accumulator| accumulator.size()).sum();
-        self.held.try_resize(self.values.size() + accumulated)
+        self.values.len() >= GROUPS_MAX || self.held.try_resize(self.values.size() + accumulated).is_err()
     }
 
     /// Fills `of_record`.

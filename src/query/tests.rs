@@ -1,5 +1,6 @@
 //! Answers over a store of a test's own: what the modules of `query` can't be asked one by one. Also what their tests share.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,4 +204,50 @@ async fn levels_and_services_are_told_by_counts() {
         assert_eq!((found.as_str(), stats.bytes_scanned), (expected, 0), "{sql}");
     }
     closed((store, engine)).await;
+}
+
+/// A sub-query that no optimizer merges into the scan keeps DataFusion's own partial aggregate: both give the same.
+#[tokio::test]
+async fn groups_are_the_same_whether_keys_come_in_runs_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = [
+        opened(&dir.path().join("much")).await,
+        // So little that groups are given early.
+        opened_with(&dir.path().join("little"), |limits| limits.memory_bytes_max = 8 << 20).await,
+    ];
+    for (store, engine) in stores {
+        for segment in 0..2 {
+            let rows = segment * 20_000..(segment + 1) * 20_000_i64;
+            let times: Vec<i64> = rows.clone().map(|n| n * 50_000_000).collect();
+            let runs: StringArray = rows.clone().map(|n| (n % 3 > 0).then(|| format!("run-{}", n % 3))).collect();
+            let mixed: StringArray = rows.clone().map(|n| Some(format!("user-{}", n * 7_919 % 5_003))).collect();
+            let numbers: Float64Array = rows.map(|n| (n % 11 > 0).then_some((n % 1_000) as f64)).collect();
+            let fields: [(&str, ArrayRef); 3] =
+                [(column::SERVICE, Arc::new(runs)), ("user_name", Arc::new(mixed)), ("n", Arc::new(numbers))];
+            add_segment(&store, &times, &fields).await;
+        }
+        let minutes = "date_bin(INTERVAL '1 minute', timestamp)";
+        for (keys, places) in [
+            ("service".to_owned(), "1"),
+            (format!("{minutes}, service"), "1, 2"),
+            ("user_name".to_owned(), "1"),
+            ("user_name, service".to_owned(), "1, 2"),
+        ] {
+            let of = |from: &str| {
+                format!(
+                    "SELECT {keys}, count(*), sum(n), min(n), max(n), count(*) FILTER (WHERE n > 500) FROM {from} \
+                     GROUP BY {places}"
+                )
+            };
+            let plan = answer(&engine, &format!("EXPLAIN {}", of("logs"))).await;
+            assert!(plan.contains("GroupRuns"), "{plan}");
+            let apart = of("(SELECT * FROM logs UNION ALL SELECT * FROM logs WHERE service = 'none')");
+            let plan = answer(&engine, &format!("EXPLAIN {apart}")).await;
+            assert!(!plan.contains("GroupRuns"), "{plan}");
+            let [found, expected] = [answer(&engine, &of("logs")).await, answer(&engine, &apart).await];
+            let sorted = |rows: &str| rows.split("; ").map(str::to_owned).collect::<BTreeSet<String>>();
+            assert_eq!(sorted(&found), sorted(&expected), "{keys}");
+        }
+        closed((store, engine)).await;
+    }
 }
