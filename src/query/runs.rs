@@ -13,7 +13,7 @@ use arrow::compute::{partition, take};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, internal_err};
+use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
@@ -27,16 +27,14 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, InputOrderMode, PlanProperties, SendableRecordBatchStream,
 };
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 
-use super::scan::LogsScan;
+use super::scan::{LogsScan, sliced};
 
 /// Runs shorter than this, on average of a batch, are not worth taking keys out for.
 const RUN_RECORDS_MIN: usize = 4;
 /// Groups held at once; what has been found is given then (or earlier, where memory is short), and counting begins anew.
 const GROUPS_MAX: usize = 100_000;
-/// Rows of a batch that is given.
-const BATCH_ROWS: usize = 8_192;
 
 /// Replaces partial aggregates directly over scans.
 #[derive(Debug)]
@@ -143,7 +141,7 @@ impl ExecutionPlan for RunsExec {
         let groups = Groups::new(self, held)?;
         let input = self.input.execute(partition, context)?;
         let found = stream::try_unfold(Some((groups, input)), |state| async move {
-            let Some((mut groups, mut input)) = state else { return Ok(None) };
+            let Some((mut groups, mut input)) = state else { return Ok::<_, DataFusionError>(None) };
             while let Some(batch) = input.next().await {
                 groups.add(&batch?)?;
                 if groups.are_enough() {
@@ -153,15 +151,9 @@ impl ExecutionPlan for RunsExec {
             }
             Ok(Some((groups.emit()?, None)))
         });
-        let batches = found.flat_map(|found: Result<RecordBatch>| stream::iter(sliced(found)));
+        let batches = found.map_ok(|found: RecordBatch| stream::iter(sliced(found).into_iter().map(Ok))).try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches)))
     }
-}
-
-fn sliced(found: Result<RecordBatch>) -> Vec<Result<RecordBatch>> {
-    let Ok(batch) = found else { return vec![found] };
-    let starts = (0..batch.num_rows()).step_by(BATCH_ROWS);
-    starts.map(|start| Ok(batch.slice(start, BATCH_ROWS.min(batch.num_rows() - start)))).collect()
 }
 
 /// The groups of one partition.

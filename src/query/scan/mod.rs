@@ -369,7 +369,7 @@ fn read(source: Source, stages: &Stages, counts: &ScanCounts) -> Result<RecordBa
 }
 
 /// Batches that operators take well: all at once while columns are few, else in pieces.
-fn sliced(batch: RecordBatch) -> Vec<RecordBatch> {
+pub(super) fn sliced(batch: RecordBatch) -> Vec<RecordBatch> {
     let rows = batch.num_rows();
     if rows == 0 {
         return Vec::new();
