@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use quiver::clock::Clock;
 use quiver::config::{self, Config};
+use quiver::memory::Allocator;
 use quiver::server::{self, Server};
 use quiver::{backup, client, import, parse, telemetry};
 use tokio::runtime::{Builder, Runtime};
@@ -17,10 +18,21 @@ use tracing::info;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Bytes that the allocator has given out.
-fn allocated() -> usize {
+/// Bytes of memory that the allocator holds.
+fn held() -> usize {
     use tikv_jemalloc_ctl::{epoch, stats};
-    epoch::advance().and_then(|_| stats::allocated::read()).unwrap_or_default()
+    epoch::advance().and_then(|_| stats::resident::read()).unwrap_or_default()
+}
+
+/// Gives free pages back: the allocator takes them for expired whenever it is told their time, also when it stays the same.
+fn give_back() {
+    use tikv_jemalloc_ctl::{Access, AsName, arenas};
+    for arena in 0..arenas::narenas::read().unwrap_or_default() {
+        let name = format!("arena.{arena}.dirty_decay_ms\0");
+        let time: Result<isize, _> = name.name().read();
+        // An arena that no thread has used yet has none.
+        let _ = time.and_then(|time| name.name().write(time));
+    }
 }
 
 /// Threads for decoding, files and formats; each has its own limit of work, this is the sum.
@@ -272,7 +284,7 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
         }
     };
     let data_dir = config.storage.data_dir.display().to_string();
-    let mut server = Server::bind(config, Clock::System, allocated).await?;
+    let mut server = Server::bind(config, Clock::System, Allocator { held, give_back }).await?;
     tokio::select! {
         opened = server.open() => opened?,
         () = signalled() => {

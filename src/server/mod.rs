@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::decode;
-use crate::memory::Ceiling;
+use crate::memory::{Allocator, Ceiling};
 use crate::pipeline::Pipelines;
 use crate::query::{self, Engine};
 use crate::record::Tenant;
@@ -224,16 +224,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens both ports; they answer 503 until [`Server::open`]. `allocated` says how many bytes the process has taken.
+    /// Opens both ports; they answer 503 until [`Server::open`]. The ceiling of memory is over what
+    /// `allocator` holds.
     /// **Errors**: [`Error::Bind`].
-    pub async fn bind(config: Config, clock: Clock, allocated: fn() -> usize) -> Result<Server, Error> {
+    pub async fn bind(config: Config, clock: Clock, allocator: Allocator) -> Result<Server, Error> {
         check(&config)?;
         let http_listener = listen("--http", &config.server.http).await?;
         let grpc_listener = listen("--grpc", &config.server.grpc).await?;
         let unbound = |source| Error::Internal(format!("a listener has no address: {source}"));
         let http = http_listener.local_addr().map_err(unbound)?;
         let grpc = grpc_listener.local_addr().map_err(unbound)?;
-        let app = Arc::new(App::new(&config, clock, Ceiling::new(config.memory_max, allocated))?);
+        let app = Arc::new(App::new(&config, clock, Ceiling::new(config.memory_max, allocator))?);
         if app.auth.is_open() && !(http.ip().is_loopback() && grpc.ip().is_loopback()) {
             warn!(
                 "everybody who reaches {http} or {grpc} may read and write: [server.auth] has neither tokens nor users"
@@ -430,13 +431,13 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = config();
         config.server.grpc = taken.local_addr().unwrap().to_string();
-        let error = Server::bind(config, Clock::System, || 0).await.err().unwrap().to_string();
+        let error = Server::bind(config, Clock::System, Allocator::UNKNOWN).await.err().unwrap().to_string();
         assert!(error.contains("(--grpc)") && error.contains(&taken.local_addr().unwrap().to_string()), "{error}");
     }
 
     #[tokio::test]
     async fn the_ports_answer_before_the_store_is_open_and_close_at_once() {
-        let server = Server::bind(config(), Clock::System, || 0).await.unwrap();
+        let server = Server::bind(config(), Clock::System, Allocator::UNKNOWN).await.unwrap();
         let (http, grpc) = (server.http, server.grpc);
         assert_ne!(http, grpc);
         assert!(matches!(server.app.parts(), Err(Error::NotReady("starting"))));
