@@ -101,6 +101,32 @@ impl Columns {
         self.bytes
     }
 
+    /// Rows so far.
+    pub fn rows(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Makes room for `times` as many rows like those there are: columns that grow by doubling copy what they hold again
+    /// and again (a ninth of all decoding), and end with up to twice the memory.
+    pub fn reserve(&mut self, times: f64) {
+        let rows = self.rows();
+        let wanted = |length: usize| (length as f64 * times) as usize;
+        self.times.reserve(wanted(rows).saturating_sub(rows));
+        for column in &mut self.columns {
+            match &mut column.values {
+                Values::Unknown => {}
+                Values::Integers(values) => values.reserve(wanted(rows).saturating_sub(values.len())),
+                Values::Floats(values) => values.reserve(wanted(rows).saturating_sub(values.len())),
+                Values::Booleans(values) => values.reserve(wanted(rows).saturating_sub(values.len())),
+                Values::Texts(texts) => {
+                    let known = texts.finish();
+                    *texts = StringBuilder::with_capacity(wanted(rows), wanted(known.value_data().len()));
+                    texts.append_array(&known).expect("a few texts fit into a column");
+                }
+            }
+        }
+    }
+
     /// The name of a column.
     pub fn name(&self, slot: Slot) -> &str {
         &self.columns[slot as usize].name
@@ -284,7 +310,7 @@ impl Column {
 #[cfg(test)]
 mod tests {
     use arrow::array::{Array, AsArray};
-    use arrow::datatypes::{DataType, Float64Type};
+    use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
     use super::*;
 
@@ -319,6 +345,28 @@ mod tests {
         ]);
         let wanted = [Some("true"), None, Some("5"), Some("y"), Some("false")];
         assert_eq!(texts.as_string::<i32>().iter().collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn room_changes_no_value() {
+        let mut columns = Columns::new();
+        let (text, number) = (columns.slot("text", 9).unwrap(), columns.slot("number", 9).unwrap());
+        for row in 0..6_i64 {
+            if row == 3 {
+                columns.reserve(2.5);
+            }
+            if row != 1 {
+                columns.push(text, Cell::Text(&format!("value {row}")));
+                columns.push(number, Cell::Integer(row, ""));
+            }
+            columns.end_row(row, None, None);
+        }
+        let batch = columns.finish(&[]);
+        let texts = batch.column_by_name("text").unwrap().as_string::<i32>().iter().collect::<Vec<_>>();
+        let wanted = [Some("value 0"), None, Some("value 2"), Some("value 3"), Some("value 4"), Some("value 5")];
+        assert_eq!(texts, wanted);
+        let numbers = batch.column_by_name("number").unwrap().as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+        assert_eq!(numbers, [Some(0), None, Some(2), Some(3), Some(4), Some(5)]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub fn lines(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Err
         return array(body, options, now_ns);
     }
     let mut records = Records::new(options, now_ns);
+    records.expect(body.len());
     for (line, place) in split(body) {
         records.object(line, place)?;
     }
@@ -24,6 +25,7 @@ pub fn lines(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Err
 /// As [`text`], with labels around each line.
 pub fn labelled(body: &[u8], labels: &[(String, String)], options: &Options, now_ns: i64) -> Result<Decoded, Error> {
     let mut records = Records::new(options, now_ns);
+    records.expect(body.len());
     records.outer(|outer, naming| {
         labels.iter().for_each(|(name, value)| outer.push(name, Cell::Text(value), naming));
     });

@@ -20,6 +20,7 @@ use crate::record::time;
 /// **Errors**: when the bytes are no `PushRequest`, or it grows too large.
 pub fn push_protobuf(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Error> {
     let mut records = Records::new(options, now_ns);
+    records.expect(body.len());
     let mut place = 0;
     for field in Fields(body) {
         if let (1, Payload::Bytes(stream)) = field? {

@@ -30,6 +30,9 @@ pub(super) struct Records<'o> {
     names: Names,
     now_ns: i64,
     columns: Columns,
+    /// Bytes of the lines that will come, about, and of those that came.
+    expected_bytes: usize,
+    line_bytes: usize,
     outer: Outer,
     /// Roots of the trees of forms, by [`Outer::signature`].
     roots: HashMap<Box<[u32]>, u32>,
@@ -94,6 +97,10 @@ impl Shapes {
     }
 }
 
+/// Rows by which the length of the columns is judged, and the room for those that are longer.
+const JUDGED_ROWS: usize = 256;
+const ROOM: f64 = 1.05;
+
 /// What a row ends with beside its values.
 struct Ending<'a> {
     shape: Option<u32>,
@@ -109,6 +116,8 @@ impl<'o> Records<'o> {
             names: Names::of(options),
             now_ns,
             columns: Columns::new(),
+            expected_bytes: 0,
+            line_bytes: 0,
             outer: Outer::default(),
             roots: HashMap::new(),
             signature: Vec::new(),
@@ -132,6 +141,11 @@ impl<'o> Records<'o> {
             waiting: None,
             others: Vec::new(),
         }
+    }
+
+    /// Tells how many bytes of lines will come, about: columns are made as long as they will be, judged by the first rows.
+    pub fn expect(&mut self, bytes: usize) {
+        self.expected_bytes = bytes;
     }
 
     /// Changes the fields around the next lines.
@@ -697,6 +711,10 @@ impl<'o> Records<'o> {
             columns.push(slot::OVERFLOW, Cell::Text(&object));
         }
         columns.end_row(self.row.time.unwrap_or(ending.time_ns), ending.shape, ending.raw);
+        self.line_bytes += line.len() + 1;
+        if columns.rows() == JUDGED_ROWS && self.expected_bytes > self.line_bytes {
+            columns.reserve(self.expected_bytes as f64 / self.line_bytes as f64 * ROOM);
+        }
     }
 }
 

@@ -131,8 +131,35 @@ struct Word {
     blocks: Vec<u8>,
 }
 
+/// Words that were seen lately: most words of a line were in the line before, and need no look-up among all.
+const RECENT_WORDS: usize = 1 << 10;
+
+/// A word that has its block already.
+#[derive(Clone, Copy)]
+struct Recent {
+    block: u32,
+    /// 0: none.
+    length: u8,
+    bytes: [u8; WORD_BYTES_MAX],
+}
+
+impl Recent {
+    const NONE: Recent = Recent { block: 0, length: 0, bytes: [0; WORD_BYTES_MAX] };
+
+    fn is(&self, word: &[u8], block: u32) -> bool {
+        self.block == block && &self.bytes[..usize::from(self.length)] == word
+    }
+
+    fn of(word: &[u8], block: u32) -> Recent {
+        let mut recent = Recent { block, length: word.len() as u8, ..Recent::NONE };
+        recent.bytes[..word.len()].copy_from_slice(word);
+        recent
+    }
+}
+
 /// Collects the terms of a text column.
 pub struct TermsBuilder {
+    recent: Box<[Recent]>,
     hasher: DefaultHashBuilder,
     table: HashTable<u32>,
     words: Vec<Word>,
@@ -147,6 +174,7 @@ pub struct TermsBuilder {
 impl Default for TermsBuilder {
     fn default() -> TermsBuilder {
         TermsBuilder {
+            recent: vec![Recent::NONE; RECENT_WORDS].into(),
             hasher: DefaultHashBuilder::default(),
             table: HashTable::new(),
             words: Vec::new(),
@@ -191,6 +219,11 @@ impl TermsBuilder {
 
     fn add_word(&mut self, word: &[u8], block: u32) {
         let hash = self.hasher.hash_one(word);
+        let recent = &mut self.recent[hash as usize % RECENT_WORDS];
+        if recent.is(word, block) {
+            return;
+        }
+        *recent = Recent::of(word, block);
         let (arena, words) = (&self.arena, &self.words);
         let spelled = |at: &u32| {
             let known = &words[*at as usize];

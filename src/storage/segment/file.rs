@@ -40,6 +40,7 @@ const DICTIONARY_BYTES_MAX: usize = 512 << 10;
 const STATISTICS_BYTES_MAX: usize = 64;
 /// Directories from a segment's up to the segments' root.
 const DIRECTORY_LEVELS: usize = 4;
+const MERGED_ZSTD_LEVEL: i32 = 3;
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
 /// How much work a file is worth: one that will soon be merged, or one that stays.
@@ -52,10 +53,11 @@ pub enum Tier {
 }
 
 impl Tier {
-    fn zstd_level(self) -> i32 {
+    /// What is read again within minutes is packed quickly; what stays is packed well.
+    fn compression(self) -> Compression {
         match self {
-            Tier::Flushed => 1,
-            Tier::Merged => 3,
+            Tier::Flushed => Compression::LZ4_RAW,
+            Tier::Merged => Compression::ZSTD(ZstdLevel::try_new(MERGED_ZSTD_LEVEL).expect("zstd has this level")),
         }
     }
 }
@@ -115,14 +117,13 @@ impl Layout {
             KeyValue::new("quiver.format".to_owned(), FORMAT_VERSION.to_owned()),
             KeyValue::new("quiver.ids".to_owned(), ids),
         ];
-        let level = ZstdLevel::try_new(self.tier.zstd_level()).expect("zstd has these levels");
         let mut properties = WriterProperties::builder()
             .set_created_by(concat!("quiver ", env!("CARGO_PKG_VERSION")).to_owned())
             .set_key_value_metadata(Some(metadata))
             // Version 2, or fixed-length ids get no dictionary.
             .set_writer_version(WriterVersion::PARQUET_2_0)
             .set_encoding(Encoding::PLAIN)
-            .set_compression(Compression::ZSTD(level))
+            .set_compression(self.tier.compression())
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
             .set_data_page_row_count_limit(PAGE_ROWS_MAX)
             .set_write_batch_size(PAGE_ROWS_MAX)

@@ -114,25 +114,29 @@ impl IdForm {
 
     /// A column of the file as text views.
     pub fn decode(self, ids: &ArrayRef) -> ArrayRef {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let ids = ids.as_fixed_size_binary();
-        let length = if self == IdForm::Uuid { UUID_TEXT_BYTES } else { 2 * self.bytes() };
         let mut texts = StringViewBuilder::with_capacity(ids.len());
-        let mut text = Vec::with_capacity(length);
+        let (mut digits, mut uuid) = ([0; 2 * BYTES_MAX], [b'-'; UUID_TEXT_BYTES]);
         for id in ids.iter() {
             let Some(id) = id else {
                 texts.append_null();
                 continue;
             };
-            text.clear();
-            for byte in id {
-                if self == IdForm::Uuid && HYPHENS.contains(&text.len()) {
-                    text.push(b'-');
-                }
-                text.push(DIGITS[usize::from(byte >> 4)]);
-                text.push(DIGITS[usize::from(byte & 15)]);
+            for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(id) {
+                *pair = PAIRS[usize::from(*byte)];
             }
-            texts.append_value(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"));
+            let text = match self {
+                IdForm::Hex(_) => &digits[..2 * id.len()],
+                IdForm::Uuid => {
+                    let (mut start, mut from) = (0, 0);
+                    for end in HYPHENS.into_iter().chain([UUID_TEXT_BYTES]) {
+                        uuid[start..end].copy_from_slice(&digits[from..][..end - start]);
+                        (start, from) = (end + 1, from + end - start);
+                    }
+                    &uuid[..]
+                }
+            };
+            texts.append_value(std::str::from_utf8(text).expect("hexadecimal digits are ASCII"));
         }
         Arc::new(texts.finish())
     }
@@ -149,6 +153,18 @@ static NIBBLES: [u8; 256] = {
     nibbles
 };
 const NO_DIGIT: u8 = 0xff;
+
+/// The two digits of a byte.
+static PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 #[cfg(test)]
 mod tests {

@@ -377,9 +377,8 @@ impl Output {
         summary.timestamps = join(summary.timestamps, timestamps, first);
         summary.seqs = join(summary.seqs, seqs, first);
         summary.records += records.num_rows() as u64;
-        let texts = |at: usize| records.column(at).as_string::<i32>().iter();
         let learn = |at: usize, known: &mut BTreeSet<Option<String>>| {
-            let found: BTreeSet<Option<&str>> = texts(at).collect();
+            let found = super::distinct_texts(records.column(at).as_string::<i32>());
             known.extend(found.into_iter().map(|value| value.map(str::to_owned)));
         };
         learn(1, &mut summary.levels);

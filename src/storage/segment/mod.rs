@@ -4,13 +4,14 @@
 //! alike lie together, which is what makes them small, and a window is one row group (or a few), which is what lets a
 //! query skip them (measured: shared/research/prototypes.md). docs/format.md tells readers what they find.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, TimestampNanosecondType};
+use hashbrown::HashMap;
 use parquet::errors::ParquetError;
 
 mod file;
@@ -38,6 +39,7 @@ use crate::record::{Tenant, batch, column};
 pub const FORMAT_VERSION: &str = "2";
 const NS_PER_DAY: i64 = 86_400_000_000_000;
 const NS_PER_WINDOW: i64 = 3_600_000_000_000;
+const WINDOWS_PER_DAY: i64 = NS_PER_DAY / NS_PER_WINDOW;
 /// Most records of a row group.
 const ROW_GROUP_ROWS_MAX: usize = 65_536;
 /// A row group is closed at the end of a window only when it holds this many: tiny row groups cost more than they prune.
@@ -97,19 +99,25 @@ impl From<arrow::error::ArrowError> for Error {
     }
 }
 
-/// Where a record goes and where it comes from; ordered as records lie in segments.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a record goes and where it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
-    day: i64,
-    /// Place of the class among those that are written.
-    class: u32,
-    window: i64,
-    level: u8,
-    service: u32,
     timestamp: i64,
     seq: i64,
+    /// Place of its class among those that are written.
+    class: u32,
     batch: u32,
     row: u32,
+}
+
+impl Place {
+    fn day(&self) -> i64 {
+        self.timestamp.div_euclid(NS_PER_DAY)
+    }
+
+    fn window(&self) -> i64 {
+        self.timestamp.div_euclid(NS_PER_WINDOW)
+    }
 }
 
 /// Writes the buffer of one tenant below `root`, one segment per UTC day and retention class. Ids are taken from
@@ -137,7 +145,7 @@ fn write_runs(
     next_id: &mut i64,
 ) -> Result<Vec<Segment>, Error> {
     let mut segments = Vec::new();
-    for run in places.chunk_by(|a, b| (a.day, a.class) == (b.day, b.class)) {
+    for run in places.chunk_by(|a, b| (a.day(), a.class) == (b.day(), b.class)) {
         let id = *next_id;
         *next_id += 1;
         segments.push(write_one(root, tenant, buffer, run, class(run[0].class), columns_max, id)?);
@@ -145,44 +153,37 @@ fn write_runs(
     Ok(segments)
 }
 
+/// All records as they will lie in segments: by day, class, window, level, service, time and `_seq`.
+///
+/// Records of one window, level and service are collected first. They come in the order of time, nearly, which a stable
+/// sort makes use of: that is half the work of sorting all of them.
 fn sorted_places(buffer: &[Arc<Buffered>], class_of: impl Fn(Option<&str>, Option<&str>) -> u32) -> Vec<Place> {
-    let services = service_ranks(buffer);
-    // Rules are asked once for each service and level.
-    let mut classes: Vec<[Option<u32>; LEVEL_RANKS]> = vec![[None; LEVEL_RANKS]; services.len() + 1];
-    let mut places = Vec::with_capacity(buffer.iter().map(|buffered| buffered.rows()).sum());
+    let mut groups: HashMap<(i64, u8, Option<&str>), (u32, Vec<Place>)> = HashMap::new();
     for (batch, buffered) in buffer.iter().enumerate() {
         let timestamps = buffered.batch.column(0).as_primitive::<TimestampNanosecondType>().values();
         let levels = buffered.batch.column(1).as_string::<i32>();
-        let names = buffered.batch.column(2).as_string::<i32>();
+        let services = buffered.batch.column(2).as_string::<i32>();
         for row in 0..buffered.rows() {
             let level = levels.is_valid(row).then(|| levels.value(row));
-            let name = names.is_valid(row).then(|| names.value(row));
-            let (service, timestamp) = (name.map_or(0, |name| services[name]), timestamps[row]);
-            let known = &mut classes[service as usize][usize::from(level_rank(level))];
-            places.push(Place {
-                day: timestamp.div_euclid(NS_PER_DAY),
-                class: *known.get_or_insert_with(|| class_of(level, name)),
-                window: timestamp.div_euclid(NS_PER_WINDOW),
-                level: level_rank(level),
-                service,
-                timestamp,
-                seq: buffered.seq.value(row),
-                batch: batch as u32,
-                row: row as u32,
-            });
+            let service = services.is_valid(row).then(|| services.value(row));
+            let (timestamp, seq) = (timestamps[row], buffered.seq.value(row));
+            let key = (timestamp.div_euclid(NS_PER_WINDOW), level_rank(level), service);
+            // Rules are asked once for each group.
+            let (class, places) = groups.entry(key).or_insert_with(|| (class_of(level, service), Vec::new()));
+            places.push(Place { timestamp, seq, class: *class, batch: batch as u32, row: row as u32 });
         }
     }
-    places.sort_unstable();
-    places
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_unstable_by_key(|((window, level, service), (class, _))| {
+        (window.div_euclid(WINDOWS_PER_DAY), *class, *window, *level, *service)
+    });
+    let mut sorted = Vec::with_capacity(buffer.iter().map(|buffered| buffered.rows()).sum());
+    for (_, (_, mut places)) in groups {
+        places.sort_by_key(|place| (place.timestamp, place.seq));
+        sorted.append(&mut places);
+    }
+    sorted
 }
-
-fn service_ranks(buffer: &[Arc<Buffered>]) -> HashMap<&str, u32> {
-    let names: BTreeSet<&str> =
-        buffer.iter().flat_map(|buffered| buffered.batch.column(2).as_string::<i32>().iter().flatten()).collect();
-    names.into_iter().zip(1..).collect()
-}
-
-const LEVEL_RANKS: usize = 8;
 
 fn level_rank(level: Option<&str>) -> u8 {
     match level {
@@ -207,7 +208,7 @@ fn write_one(
     id: i64,
 ) -> Result<Segment, Error> {
     let records = gather(buffer, run, columns_max)?;
-    let day = day_text(run[0].day);
+    let day = day_text(run[0].day());
     let path = paths::segment(tenant, &day, class.as_str(), id);
     let finished = write_file(&root.join(&path), &records, &row_groups(run), Tier::Flushed)?;
     let (min_ts, max_ts) = bounds(run.iter().map(|place| place.timestamp));
@@ -275,7 +276,7 @@ fn write_file(path: &Path, records: &RecordBatch, groups: &[(usize, usize)], tie
 fn row_groups(run: &[Place]) -> Vec<(usize, usize)> {
     let mut groups = Vec::new();
     let (mut start, mut rows) = (0, 0);
-    for window in run.chunk_by(|a, b| a.window == b.window) {
+    for window in run.chunk_by(|a, b| a.window() == b.window()) {
         rows += window.len();
         while rows >= ROW_GROUP_ROWS_MAX {
             groups.push((start, ROW_GROUP_ROWS_MAX));
@@ -295,11 +296,17 @@ fn row_groups(run: &[Place]) -> Vec<(usize, usize)> {
 fn detail(records: &RecordBatch) -> Detail {
     let fields = schema::fields_of(records).into_iter().map(SegmentField::from).collect();
     let distinct = |at: usize| {
-        let values: BTreeSet<Option<&str>> = records.column(at).as_string::<i32>().iter().collect();
-        values.into_iter().map(|value| value.map(str::to_owned)).collect::<Vec<_>>()
+        let values = distinct_texts(records.column(at).as_string::<i32>()).into_iter();
+        values.map(|value| value.map(str::to_owned)).collect::<Vec<_>>()
     };
     let services = Some(distinct(2)).filter(|services| services.len() <= SERVICES_LISTED_MAX);
     Detail { fields, levels: distinct(1), services, ..Detail::default() }
+}
+
+/// The values of a column whose neighbours are mostly alike.
+fn distinct_texts(texts: &StringArray) -> BTreeSet<Option<&str>> {
+    let mut last = None;
+    texts.iter().filter(|text| last.replace(*text) != Some(*text)).collect()
 }
 
 fn bounds(values: impl Iterator<Item = i64>) -> (i64, i64) {
@@ -319,7 +326,7 @@ mod tests {
     use super::*;
 
     fn place(window: i64) -> Place {
-        Place { day: 0, class: 0, window, level: 0, service: 0, timestamp: 0, seq: 0, batch: 0, row: 0 }
+        Place { timestamp: window * NS_PER_WINDOW, seq: 0, class: 0, batch: 0, row: 0 }
     }
 
     #[test]
