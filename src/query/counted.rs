@@ -4,7 +4,7 @@
 //!
 //! **Invariant**: the answer is the same as from the records.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -360,7 +360,8 @@ fn schema() -> SchemaRef {
 #[derive(Default)]
 struct Sums {
     keys: BTreeMap<(Option<String>, Option<String>), u32>,
-    counts: HashMap<(i64, u32), i64>,
+    /// In any order; a place may stand more than once.
+    counts: Vec<((i64, u32), i64)>,
 }
 
 impl Sums {
@@ -398,7 +399,7 @@ impl CountsTable {
         let mut settle = |bucket: Option<i64>, totals: &mut Vec<i64>| {
             let Some(bucket) = bucket else { return };
             for (total, number) in totals.iter_mut().zip(&numbers).filter(|(total, _)| **total > 0) {
-                *sums.counts.entry((bucket, *number)).or_default() += std::mem::take(total);
+                sums.counts.push(((bucket, *number), std::mem::take(total)));
             }
         };
         for cell in cells {
@@ -425,8 +426,13 @@ impl CountsTable {
             services.append_option(service);
         }
         // In the order of time, in which questions mostly want them.
-        let mut cells: Vec<((i64, u32), i64)> = sums.counts.into_iter().collect();
+        let mut cells = sums.counts;
         cells.sort_unstable_by_key(|(place, _)| *place);
+        cells.dedup_by(|next, first| {
+            let same = next.0 == first.0;
+            first.1 += if same { next.1 } else { 0 };
+            same
+        });
         let rows = cells.len();
         let numbers: UInt32Array = cells.iter().map(|((_, number), _)| *number).collect();
         let times = TimestampNanosecondArray::from_iter_values(cells.iter().map(|((bucket, _), _)| bucket * width));

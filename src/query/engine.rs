@@ -28,9 +28,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout_at;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::admission::Admission;
 use super::compare::LooseTypes;
@@ -42,7 +43,8 @@ use super::scan::NewestFirst;
 use super::table::{Columns, LogsTable, ScanCounts};
 use super::yielding::JoinsYield;
 use super::{
-    Error, Field, FieldValue, FieldValuesRequest, Options, Request, Stats, TimeRange, failure, output, percentile,
+    Error, Field, FieldValue, FieldValuesRequest, Options, Request, Stats, TimeRange, buckets, failure, output,
+    percentile,
 };
 use crate::record::{FieldType, Tenant, column};
 use crate::storage::{Snapshot, Store};
@@ -61,6 +63,8 @@ pub struct Engine {
     pub(super) store: Arc<Store>,
     options: Options,
     state: SessionState,
+    /// What runs queries; it knows of no table, so one serves all.
+    context: Arc<TaskContext>,
     threads: Mutex<Option<Runtime>>,
     handle: tokio::runtime::Handle,
     admission: Arc<Admission>,
@@ -96,8 +100,10 @@ impl Engine {
             .build()
             .map_err(|error| internal("no threads for queries", &error))?;
         let environment = environment(&store, &options).map_err(|error| internal("no room for queries", &error))?;
+        let state = base_state(&options, environment);
         Ok(Arc::new(Engine {
-            state: base_state(&options, environment),
+            context: state.task_ctx(),
+            state,
             handle: threads.handle().clone(),
             threads: Mutex::new(Some(threads)),
             admission: Arc::new(Admission::new(options.concurrency_max)),
@@ -125,8 +131,30 @@ impl Engine {
         let engine = self.clone();
         let counts = Arc::new(ScanCounts::within(scan_bytes_max));
         let planned = self.handle.spawn(async move { engine.plan(snapshot, request, counts).await }).await;
-        planned
-            .map_err(|error| if error.is_cancelled() { Error::Closed } else { Error::Internal(error.to_string()) })?
+        planned.map_err(|error| ended(&error))?
+    }
+
+    /// As [`Engine::prepare`] and then [`Prepared::run`], without a change of threads between them: on a question that
+    /// takes less than a millisecond that change is a tenth of the time.
+    ///
+    /// **Errors**: as [`Engine::prepare`].
+    pub async fn start(self: &Arc<Self>, request: Request) -> Result<Rows, Error> {
+        let (engine, snapshot) = (self.clone(), self.store.snapshot(&request.tenant));
+        let counts = Arc::new(ScanCounts::within(self.options.scan_bytes_max));
+        let (tell, told) = oneshot::channel();
+        let task = AbortOnDropHandle::new(self.handle.spawn(async move {
+            let (begun, work) = match engine.plan(snapshot, request, counts).await {
+                Ok(prepared) => prepared.begin(),
+                Err(error) => return drop(tell.send(Err(error))),
+            };
+            if tell.send(Ok(begun)).is_ok() {
+                work.await;
+            }
+        }));
+        match told.await {
+            Ok(begun) => Ok(Rows::of(begun?, task.detach())),
+            Err(_) => Err(task.await.err().map_or(Error::Closed, |error| ended(&error))),
+        }
     }
 
     async fn plan(
@@ -154,7 +182,7 @@ impl Engine {
             _snapshot: snapshot,
             schema: output::plain_schema(physical.schema().as_ref()),
             physical,
-            context: state.task_ctx(),
+            context: self.context.clone(),
             counts,
             started,
             deadline: request.timeout.unwrap_or(self.options.timeout_max).min(self.options.timeout_max),
@@ -250,7 +278,7 @@ impl Engine {
             request.limit
         );
         let request = Request { tenant: request.tenant, sql, range: request.range, limit: None, timeout: None };
-        let mut rows = self.prepare(request).await?.run();
+        let mut rows = self.start(request).await?;
         let mut values = Vec::new();
         while let Some(batch) = rows.next().await {
             let batch = batch?;
@@ -299,6 +327,11 @@ impl Drop for Engine {
     }
 }
 
+/// Why planning did not end.
+fn ended(error: &JoinError) -> Error {
+    if error.is_cancelled() { Error::Closed } else { Error::Internal(format!("the query can't be planned: {error}")) }
+}
+
 fn environment(store: &Store, options: &Options) -> datafusion::error::Result<Arc<RuntimeEnv>> {
     let named = std::num::NonZeroUsize::new(CONSUMERS_NAMED).expect("it is not zero");
     let pool = TrackConsumersPool::new(QueryPool::new(options.memory_bytes_max, options.ceiling.clone()), named);
@@ -331,6 +364,8 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> SessionState {
         std::iter::once(Arc::new(LooseTypes) as _).chain(state.expr_planners().iter().cloned()).collect();
     state = SessionStateBuilder::new_from_existing(state).with_expr_planners(planners).build();
     let replaced = state.register_udaf(percentile::approx_percentile_cont());
+    debug_assert!(replaced.is_ok_and(|replaced| replaced.is_some()), "DataFusion has a function of that name");
+    let replaced = state.register_udf(buckets::date_bin());
     debug_assert!(replaced.is_ok_and(|replaced| replaced.is_some()), "DataFusion has a function of that name");
     state
 }
@@ -401,18 +436,31 @@ impl Prepared {
 
     /// Starts it. Dropping the stream cancels the query.
     pub fn run(self) -> Rows {
+        let handle = self.handle.clone();
+        let (begun, work) = self.begin();
+        Rows::of(begun, handle.spawn(work))
+    }
+
+    /// What the reader gets, and the work that must be run for it.
+    fn begin(self) -> (Begun, impl Future<Output = ()> + Send + use<>) {
         let (batches, receiver) = mpsc::channel(BATCHES_QUEUED_MAX);
         let progress = Arc::new(Progress {
             ended_us: AtomicU64::new(0),
             truncated: AtomicBool::new(false),
             started: self.started,
         });
-        let counts = self.counts.clone();
-        let (handle, deadline) = (self.handle.clone(), self.deadline);
-        let timer = Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(self.started + deadline)));
-        let task = handle.spawn(drive(self, batches, progress.clone()));
-        Rows { receiver, task: Some(task), counts, progress, deadline, timer }
+        let (schema, counts, deadline) = (self.schema.clone(), self.counts.clone(), self.deadline);
+        (Begun { schema, receiver, counts, progress: progress.clone(), deadline }, drive(self, batches, progress))
     }
+}
+
+/// A query whose rows are on their way.
+struct Begun {
+    schema: SchemaRef,
+    receiver: mpsc::Receiver<Queued>,
+    counts: Arc<ScanCounts>,
+    progress: Arc<Progress>,
+    deadline: Duration,
 }
 
 #[derive(Debug)]
@@ -496,8 +544,9 @@ async fn answer(query: &Prepared, batches: &Batches, progress: &Progress) -> Res
     Ok(())
 }
 
-/// The rows of a running query, as batches in the prepared schema.
+/// The rows of a running query, as batches in its schema.
 pub struct Rows {
+    schema: SchemaRef,
     receiver: mpsc::Receiver<Queued>,
     task: Option<JoinHandle<()>>,
     counts: Arc<ScanCounts>,
@@ -508,6 +557,17 @@ pub struct Rows {
 }
 
 impl Rows {
+    fn of(begun: Begun, task: JoinHandle<()>) -> Rows {
+        let Begun { schema, receiver, counts, progress, deadline } = begun;
+        let timer = Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(progress.started + deadline)));
+        Rows { schema, receiver, task: Some(task), counts, progress, deadline, timer }
+    }
+
+    /// Schema of the answer. **Shape**: plain types only (no views, no dictionaries).
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
     /// Why the answer lacks records, where it does; complete after the stream's end.
     pub(super) fn left_out(&self) -> Vec<String> {
         self.counts.notices()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod admission;
+mod buckets;
 mod compare;
 mod computed;
 mod counted;

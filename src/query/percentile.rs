@@ -1,17 +1,17 @@
 //! `approx_percentile_cont` for many groups at once: DataFusion's keeps a t-digest object for each group, which costs most
 //! of the time of a latency panel. This one keeps the values themselves while a group has few, which is exact, and points
-//! with weights once it has many. Alone, without groups, DataFusion's own is used; both write the same state.
+//! with weights once it has many.
 
-use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, ListArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, ListArray, PrimitiveArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::functions_aggregate::approx_percentile_cont::ApproxPercentileCont;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator, Signature,
 };
@@ -19,8 +19,6 @@ use datafusion::physical_expr::expressions::Literal;
 
 /// Values that a group keeps one by one; the estimate of a larger group has an error of about one part in so many.
 const POINTS_MAX: usize = 2_048;
-/// The state's size of a digest, for DataFusion's own to read.
-const DIGEST_SIZE: u64 = 100;
 
 /// The function, under DataFusion's name.
 pub(super) fn approx_percentile_cont() -> Arc<AggregateUDF> {
@@ -46,11 +44,13 @@ impl AggregateUDFImpl for Percentile {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        self.inner.accumulator(args)
+        let (percentile, to) = (percentile(&args)?, args.return_field.data_type().clone());
+        Ok(Box::new(OneGroup { percentile, to, points: Points::default() }))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        self.inner.state_fields(args)
+        let list = |name| Field::new_list(format_state_name(args.name, name), item(), false);
+        Ok(["values", "points"].into_iter().map(list).map(Arc::new).collect())
     }
 
     fn supports_within_group_clause(&self) -> bool {
@@ -61,9 +61,8 @@ impl AggregateUDFImpl for Percentile {
         self.inner.documentation()
     }
 
-    fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
-        let ascending = args.order_bys.iter().all(|order| !order.options.descending);
-        ascending && args.exprs.len() == 2 && percentile(&args).is_ok()
+    fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {
+        true
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
@@ -72,14 +71,22 @@ impl AggregateUDFImpl for Percentile {
     }
 }
 
-/// The constant that says which percentile, from 0 to 1.
+/// The constant that says which percentile, from 0 to 1, in ascending order. (A number of centroids may follow; this
+/// keeps more points than any sensible one.)
 fn percentile(args: &AccumulatorArgs<'_>) -> Result<f64> {
     let any: &dyn std::any::Any = args.exprs[1].as_ref();
     let wanted = any.downcast_ref::<Literal>().map(|literal| literal.value().cast_to(&DataType::Float64));
+    let descends = args.order_bys.first().is_some_and(|order| order.options.descending);
     match wanted {
-        Some(Ok(ScalarValue::Float64(Some(wanted)))) if (0.0..=1.0).contains(&wanted) => Ok(wanted),
+        Some(Ok(ScalarValue::Float64(Some(wanted)))) if (0.0..=1.0).contains(&wanted) => {
+            Ok(if descends { 1.0 - wanted } else { wanted })
+        }
         _ => exec_err!("a percentile is a constant from 0 to 1"),
     }
+}
+
+fn item() -> FieldRef {
+    Arc::new(Field::new_list_field(DataType::Float64, true))
 }
 
 /// A group's values: each with its weight.
@@ -96,9 +103,17 @@ impl Points {
     }
 
     fn add(&mut self, value: f64) {
-        self.single.push(value);
-        if self.single.len() >= 2 * POINTS_MAX {
-            self.shrink();
+        self.extend(&[value]);
+    }
+
+    fn extend(&mut self, mut values: &[f64]) {
+        while !values.is_empty() {
+            let room = (2 * POINTS_MAX).saturating_sub(self.single.len()).min(values.len());
+            self.single.extend_from_slice(&values[..room]);
+            values = &values[room..];
+            if self.single.len() >= 2 * POINTS_MAX {
+                self.shrink();
+            }
         }
     }
 
@@ -209,9 +224,16 @@ impl GroupsAccumulator for Percentiles {
         let values = cast(&values[0], &DataType::Float64)?;
         let values = values.as_primitive::<Float64Type>();
         let wanted = |row: usize| opt_filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-        for (row, group) in group_indices.iter().enumerate() {
-            if values.is_valid(row) && wanted(row) {
-                self.groups[*group].add(values.value(row));
+        // Records of a group often stand beside each other.
+        let mut start = 0;
+        for run in group_indices.chunk_by(|a, b| a == b) {
+            let (rows, group) = (start..start + run.len(), &mut self.groups[run[0]]);
+            start = rows.end;
+            let missing = values.nulls().map_or(0, |nulls| nulls.slice(rows.start, rows.len()).null_count());
+            if missing == 0 && opt_filter.is_none() {
+                group.extend(&values.values()[rows]);
+            } else if missing < rows.len() {
+                rows.filter(|row| values.is_valid(*row) && wanted(*row)).for_each(|row| group.add(values.value(row)));
             }
         }
         self.points += group_indices.len();
@@ -220,14 +242,9 @@ impl GroupsAccumulator for Percentiles {
 
     fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
         self.groups.resize_with(total_num_groups, Points::default);
-        let centroids = values[5].as_list::<i32>();
+        let states = States::of(values);
         for (row, group) in group_indices.iter().enumerate() {
-            let pairs = centroids.value(row);
-            let pairs = pairs.as_primitive::<Float64Type>().values();
-            for pair in pairs.as_chunks::<2>().0 {
-                self.groups[*group].add_weighted(pair[0], pair[1]);
-            }
-            self.points += pairs.len() / 2;
+            self.points += states.add_to(row, &mut self.groups[*group]);
         }
         Ok(())
     }
@@ -255,31 +272,91 @@ impl GroupsAccumulator for Percentiles {
     }
 }
 
-/// The columns of DataFusion's digest, with points in any order: who reads them sorts them once, if at all.
+/// The state of groups as columns: the values of weight 1 of each, and its points as pairs of value and weight.
 fn state_of(groups: Vec<Points>) -> Vec<ArrayRef> {
-    let mut centroids = Vec::with_capacity(2 * groups.iter().map(Points::len).sum::<usize>());
-    let mut lengths = Vec::with_capacity(groups.len());
-    let (mut sums, mut weights, mut highest, mut lowest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut single = Vec::with_capacity(groups.iter().map(|points| points.single.len()).sum());
+    let (mut weighted, mut single_lengths, mut weighted_lengths) = (Vec::new(), Vec::new(), Vec::new());
     for mut points in groups {
         if points.len() > POINTS_MAX {
             points.shrink();
         }
-        let (mut sum, mut total, mut high, mut low) = (0.0, 0.0, f64::NAN, f64::NAN);
-        for (value, weight) in points.all() {
-            centroids.extend([value, weight]);
-            (sum, total, high, low) = (sum + value * weight, total + weight, value.max(high), value.min(low));
-        }
-        lengths.push(2 * points.len());
-        sums.push(sum);
-        weights.push(total);
-        highest.push(high);
-        lowest.push(low);
+        single.extend_from_slice(&points.single);
+        single_lengths.push(points.single.len());
+        weighted.extend(points.weighted.iter().flat_map(|(value, weight)| [*value, *weight]));
+        weighted_lengths.push(2 * points.weighted.len());
     }
-    let sizes = UInt64Array::from(vec![DIGEST_SIZE; sums.len()]);
-    let floats = |values: Vec<f64>| Arc::new(Float64Array::from(values)) as ArrayRef;
-    let item = Arc::new(Field::new_list_field(DataType::Float64, true));
-    let centroids = ListArray::new(item, OffsetBuffer::from_lengths(lengths), floats(centroids), None);
-    vec![Arc::new(sizes), floats(sums), floats(weights), floats(highest), floats(lowest), Arc::new(centroids)]
+    let list = |lengths: Vec<usize>, values: Vec<f64>| {
+        let values = Arc::new(Float64Array::from(values));
+        Arc::new(ListArray::new(item(), OffsetBuffer::from_lengths(lengths), values, None)) as ArrayRef
+    };
+    vec![list(single_lengths, single), list(weighted_lengths, weighted)]
+}
+
+/// What [`state_of`] gave.
+struct States<'a> {
+    single: &'a ListArray,
+    weighted: &'a ListArray,
+}
+
+impl States<'_> {
+    fn of(columns: &[ArrayRef]) -> States<'_> {
+        States { single: columns[0].as_list::<i32>(), weighted: columns[1].as_list::<i32>() }
+    }
+
+    /// Adds a group's state to another's; gives how many points these are.
+    fn add_to(&self, row: usize, points: &mut Points) -> usize {
+        let part = |list: &ListArray| {
+            let values: &PrimitiveArray<Float64Type> = list.values().as_primitive();
+            let offsets = list.value_offsets();
+            values.values().slice(offsets[row] as usize, (offsets[row + 1] - offsets[row]) as usize)
+        };
+        let (single, weighted) = (part(self.single), part(self.weighted));
+        points.extend(&single);
+        weighted.as_chunks::<2>().0.iter().for_each(|pair| points.add_weighted(pair[0], pair[1]));
+        single.len() + weighted.len() / 2
+    }
+}
+
+/// The values of all records together.
+#[derive(Debug)]
+struct OneGroup {
+    percentile: f64,
+    to: DataType,
+    points: Points,
+}
+
+impl Accumulator for OneGroup {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let values = cast(&values[0], &DataType::Float64)?;
+        let values = values.as_primitive::<Float64Type>();
+        if values.null_count() == 0 {
+            self.points.extend(values.values());
+        } else {
+            values.iter().flatten().for_each(|value| self.points.add(value));
+        }
+        Ok(())
+    }
+
+    fn merge_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
+        let states = States::of(columns);
+        for row in 0..columns[0].len() {
+            states.add_to(row, &mut self.points);
+        }
+        Ok(())
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let columns = state_of(vec![std::mem::take(&mut self.points)]);
+        Ok(columns.into_iter().map(|column| ScalarValue::List(Arc::new(column.as_list::<i32>().clone()))).collect())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        ScalarValue::Float64(self.points.clone().percentile(self.percentile)).cast_to(&self.to)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + 8 * self.points.single.capacity() + 16 * self.points.weighted.capacity()
+    }
 }
 
 #[cfg(test)]

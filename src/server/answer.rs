@@ -36,7 +36,34 @@ impl App {
         endpoint: &'static str,
         source: Option<String>,
     ) -> Result<Planned, Error> {
-        let engine = &self.parts()?.engine;
+        let (engine, mut watch) = self.watch(&request, endpoint, source)?;
+        match engine.prepare(request).await {
+            Ok(prepared) => Ok(Planned { prepared, watch }),
+            Err(error) => Err(watch.failed(error)),
+        }
+    }
+
+    /// Plans a query and starts it.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        request: query::Request,
+        endpoint: &'static str,
+        source: Option<String>,
+    ) -> Result<Answer, Error> {
+        let (engine, mut watch) = self.watch(&request, endpoint, source)?;
+        match engine.start(request).await {
+            Ok(rows) => Ok(Answer { rows: Box::pin(rows), ended: false, watch }),
+            Err(error) => Err(watch.failed(error)),
+        }
+    }
+
+    fn watch(
+        self: &Arc<Self>,
+        request: &query::Request,
+        endpoint: &'static str,
+        source: Option<String>,
+    ) -> Result<(Arc<query::Engine>, Watch), Error> {
+        let engine = self.parts()?.engine.clone();
         if request.sql.len() > self.sql_bytes_max {
             return Err(Error::TooLarge {
                 what: "an SQL text",
@@ -44,43 +71,17 @@ impl App {
                 setting: "query.sql_bytes_max",
             });
         }
-        let sql = shorten(&request.sql);
-        let tenant = request.tenant.to_string();
-        let mut watch = Watch {
-            app: self.clone(),
-            endpoint,
-            sql,
-            tenant,
-            source,
-            started: Instant::now(),
-            rows: 0,
-            bytes: 0,
-            outcome: CANCELLED,
-        };
-        match engine.prepare(request).await {
-            Ok(prepared) => Ok(Planned { prepared, watch }),
-            Err(error) => {
-                watch.fail(&error);
-                Err(error.into())
-            }
-        }
+        let (sql, tenant, started) = (shorten(&request.sql), request.tenant.to_string(), Instant::now());
+        let (app, rows, bytes, outcome) = (self.clone(), 0, 0, CANCELLED);
+        Ok((engine, Watch { app, endpoint, sql, tenant, source, started, rows, bytes, outcome }))
     }
 }
 
 impl Planned {
-    /// Schema of the answer.
-    pub(super) fn schema(&self) -> SchemaRef {
-        self.prepared.schema()
-    }
-
-    /// Drops the plan without running it: the caller wanted the schema only.
-    pub(super) fn forget(mut self) {
+    /// Schema of the answer. The plan is dropped without being run.
+    pub(super) fn schema(mut self) -> SchemaRef {
         self.watch.outcome = PLANNED;
-    }
-
-    /// Starts it.
-    pub(super) fn run(self) -> Answer {
-        Answer { rows: Box::pin(self.prepared.run()), ended: false, watch: self.watch }
+        self.prepared.schema()
     }
 }
 
@@ -100,6 +101,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Schema of the rows.
+    pub(super) fn schema(&self) -> SchemaRef {
+        self.rows.schema()
+    }
+
     /// What it cost so far; complete at the end.
     pub(super) fn stats(&self) -> query::Stats {
         self.rows.stats()
@@ -146,6 +152,12 @@ struct Watch {
 }
 
 impl Watch {
+    /// The query did not start.
+    fn failed(&mut self, error: query::Error) -> Error {
+        self.fail(&error);
+        error.into()
+    }
+
     fn fail(&mut self, error: &query::Error) {
         self.outcome = error.kind().as_str();
         if matches!(error.kind(), Kind::Internal | Kind::Corrupt) {

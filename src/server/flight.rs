@@ -32,7 +32,7 @@ use prost::Message;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::answer::{Answer, Planned};
+use super::answer::Answer;
 use super::range::parse_range;
 use super::sql_metadata::{self, SqlMetadata};
 use super::status::Error;
@@ -43,6 +43,8 @@ type Handshake = Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + 
 type Answered = Result<Response<DoGet>, Status>;
 type Informed = Result<Response<FlightInfo>, Status>;
 
+/// The label of queries in metrics.
+const ENDPOINT: &str = "flight";
 const READ_ONLY: Error = Error::Forbidden("SQL is read-only here; logs come in by Loki push, OTLP or /api/v1/ingest");
 
 /// The service; what it needs is in the [`App`].
@@ -56,30 +58,32 @@ impl FlightSql {
         FlightSql { app, metadata: SqlMetadata::default() }
     }
 
-    /// Plans a statement with what the call's metadata asks for.
-    async fn plan<T>(&self, sql: String, request: &Request<T>) -> Result<(Planned, Wishes), Error> {
+    /// A statement with what the call's metadata asks for.
+    fn asked<T>(&self, sql: String, request: &Request<T>) -> Result<(query::Request, Wishes), Error> {
         let caller = grpc::caller(request)?;
         let wishes = Wishes::of(request.metadata(), self.app.clock.now_ns())?;
         let Wishes { range, limit, timeout, .. } = wishes;
-        let asked = query::Request { tenant: caller.tenant, sql, range, limit, timeout };
-        let planned = self.app.plan(asked, "flight", wishes.source.clone()).await?;
-        Ok((planned, wishes))
+        Ok((query::Request { tenant: caller.tenant, sql, range, limit, timeout }, wishes))
+    }
+
+    /// The schema of a statement's answer.
+    async fn schema_of<T>(&self, sql: String, request: &Request<T>) -> Result<SchemaRef, Error> {
+        let (asked, wishes) = self.asked(sql, request)?;
+        Ok(self.app.plan(asked, ENDPOINT, wishes.source).await?.schema())
     }
 
     /// Schema and ticket of a statement.
     async fn inform(&self, sql: String, request: Request<FlightDescriptor>) -> Informed {
         let handle = Bytes::from(sql.clone().into_bytes());
-        let (planned, _) = self.plan(sql, &request).await?;
-        let schema = planned.schema();
-        planned.forget();
+        let schema = self.schema_of(sql, &request).await?;
         inform(&schema, &TicketStatementQuery { statement_handle: handle }, request.into_inner())
     }
 
     /// The rows of a statement.
     async fn answer<T>(&self, handle: Bytes, request: Request<T>) -> Answered {
-        let (planned, wishes) = self.plan(statement(handle)?, &request).await?;
-        let schema = planned.schema();
-        Ok(Response::new(encode(schema, planned.run(), wishes.stats)))
+        let (asked, wishes) = self.asked(statement(handle)?, &request)?;
+        let answer = self.app.ask(asked, ENDPOINT, wishes.source).await?;
+        Ok(Response::new(encode(answer.schema(), answer, wishes.stats)))
     }
 
     /// The rows of a small query of our own, for metadata.
@@ -87,9 +91,8 @@ impl FlightSql {
         let limit = Some(sql_metadata::ROWS_MAX);
         let asked =
             query::Request { tenant: caller.tenant.clone(), sql: sql.to_owned(), range: None, limit, timeout: None };
-        let planned = self.app.plan(asked, "flight_metadata", None).await?;
-        let schema = planned.schema();
-        Ok((schema, planned.run().try_collect().await?))
+        let answer = self.app.ask(asked, "flight_metadata", None).await?;
+        Ok((answer.schema(), answer.try_collect().await?))
     }
 }
 
@@ -234,9 +237,7 @@ impl FlightSqlService for FlightSql {
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let handle = Bytes::from(query.query.clone().into_bytes());
-        let (planned, _) = self.plan(query.query, &request).await?;
-        let schema = planned.schema();
-        planned.forget();
+        let schema = self.schema_of(query.query, &request).await?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: handle,
             dataset_schema: schema_bytes(&schema)?,

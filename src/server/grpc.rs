@@ -197,7 +197,10 @@ mod tests {
             set: set.iter().map(|set| set.to_string()).collect(),
             ..Flags::default()
         };
-        let server = Server::bind(Config::load(&flags, |_| None).unwrap(), Clock::System, crate::memory::Allocator::UNKNOWN).await.unwrap();
+        let server =
+            Server::bind(Config::load(&flags, |_| None).unwrap(), Clock::System, crate::memory::Allocator::UNKNOWN)
+                .await
+                .unwrap();
         let channel = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap().connect().await.unwrap();
         (server, channel)
     }

@@ -62,9 +62,8 @@ pub(super) async fn sql(
     let timeout = parameters.timeout.as_deref().map(parse_timeout).transpose()?;
     let sql = read_sql(&app, request).await?;
     let request = query::Request { tenant: caller.tenant, sql, range, limit: parameters.limit, timeout };
-    let planned = app.plan(request, "http", None).await?;
-    let writer = Writer::new(format, planned.schema()).map_err(|error| unwritable(&error))?;
-    let mut answer = planned.run();
+    let mut answer = app.ask(request, "http", None).await?;
+    let writer = Writer::new(format, answer.schema()).map_err(|error| unwritable(&error))?;
     let first = answer.next().await.transpose()?;
     let told = answer.stats().notices;
     let mut headers = HeaderMap::new();

@@ -153,12 +153,15 @@ fn write_runs(
     Ok(segments)
 }
 
+/// Window, level and service of records that lie beside each other.
+type Alike<'a> = (i64, u8, Option<&'a str>);
+
 /// All records as they will lie in segments: by day, class, window, level, service, time and `_seq`.
 ///
 /// Records of one window, level and service are collected first. They come in the order of time, nearly, which a stable
 /// sort makes use of: that is half the work of sorting all of them.
 fn sorted_places(buffer: &[Arc<Buffered>], class_of: impl Fn(Option<&str>, Option<&str>) -> u32) -> Vec<Place> {
-    let mut groups: HashMap<(i64, u8, Option<&str>), (u32, Vec<Place>)> = HashMap::new();
+    let mut groups: HashMap<Alike<'_>, (u32, Vec<Place>)> = HashMap::new();
     for (batch, buffered) in buffer.iter().enumerate() {
         let timestamps = buffered.batch.column(0).as_primitive::<TimestampNanosecondType>().values();
         let levels = buffered.batch.column(1).as_string::<i32>();
