@@ -88,19 +88,26 @@ pub fn plan<'a>(
     merges
 }
 
+/// Size of a segment's records after a merge, about: a flush packs quickly, not well (measured: 0.66).
+fn merged_bytes(segment: &Segment) -> u64 {
+    let is_flushed = segment.history.written_bytes == segment.history.flushed_bytes;
+    if is_flushed { segment.bytes / 3 * 2 } else { segment.bytes }
+}
+
 /// Neighbours in time, cut where the target is reached or a limit would be passed.
 fn runs<'a, 'b>(small: &'a [&'b Arc<Segment>], limits: &Limits) -> Vec<&'a [&'b Arc<Segment>]> {
     let mut runs = Vec::new();
-    let (mut start, mut bytes, mut records) = (0, 0, 0);
+    let (mut start, mut bytes, mut merged, mut records) = (0, 0, 0, 0);
     for (at, segment) in small.iter().enumerate() {
         let passes = bytes + segment.bytes > limits.merge_bytes_max
             || records + segment.records > limits.merge_records_max
             || at - start >= limits.inputs_max;
-        if bytes >= limits.target_bytes || (at > start && passes) {
+        if merged >= limits.target_bytes || (at > start && passes) {
             runs.push(&small[start..at]);
-            (start, bytes, records) = (at, 0, 0);
+            (start, bytes, merged, records) = (at, 0, 0, 0);
         }
         bytes += segment.bytes;
+        merged += merged_bytes(segment);
         records += segment.records;
     }
     runs.push(&small[start..]);
@@ -110,7 +117,7 @@ fn runs<'a, 'b>(small: &'a [&'b Arc<Segment>], limits: &Limits) -> Vec<&'a [&'b 
 /// `dear` others of the group can't be merged now. The more of them there are, the more inputs a merge must have: else
 /// every pause would leave another pair behind.
 fn is_due(inputs: &[&Arc<Segment>], dear: usize, now_ns: i64, limits: &Limits) -> bool {
-    let bytes: u64 = inputs.iter().map(|segment| segment.bytes).sum();
+    let bytes: u64 = inputs.iter().map(|segment| merged_bytes(segment)).sum();
     let newest_ns = inputs.iter().map(|segment| segment.history.flushed_ns).max().unwrap_or(0);
     let quiet_ns = i64::try_from(limits.quiet.as_nanos()).unwrap_or(i64::MAX);
     let is_quiet = newest_ns.saturating_add(quiet_ns) <= now_ns;
@@ -180,11 +187,12 @@ mod tests {
         check(vec![fresh(1, MIB), fresh(2, MIB)], &[]);
         check(vec![old(1), old(2)], &[&[1, 2]]);
         check(vec![old(1), fresh(2, MIB)], &[]);
-        check(vec![fresh(1, 40 * MIB), fresh(2, 30 * MIB)], &[&[1, 2]]);
-        check(vec![fresh(1, 40 * MIB), fresh(2, 64 * MIB), fresh(3, 30 * MIB)], &[&[1, 3]]);
+        check(vec![fresh(1, 40 * MIB), fresh(2, 30 * MIB)], &[]);
+        check(vec![fresh(1, 60 * MIB), fresh(2, 45 * MIB)], &[&[1, 2]]);
+        check(vec![fresh(1, 60 * MIB), fresh(2, 64 * MIB), fresh(3, 45 * MIB)], &[&[1, 3]]);
         check((1..16).map(|id| fresh(id, MIB)).collect(), &[]);
         check((1..17).map(|id| fresh(id, MIB)).collect(), &[&(1..17).collect::<Vec<_>>()]);
-        check((1..6).map(|id| fresh(id, 25 * MIB)).collect(), &[&[1, 2, 3]]);
+        check((1..6).map(|id| fresh(id, 36 * MIB)).collect(), &[&[1, 2, 3]]);
     }
 
     #[test]
