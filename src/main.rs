@@ -24,14 +24,14 @@ fn held() -> usize {
     epoch::advance().and_then(|_| stats::resident::read()).unwrap_or_default()
 }
 
-/// Gives free pages back: the allocator takes them for expired whenever it is told their time, also when it stays the same.
+/// Gives free pages back: those the allocator would keep for a while go at once when it is told to keep none.
 fn give_back() {
     use tikv_jemalloc_ctl::{Access, AsName, arenas};
     for arena in 0..arenas::narenas::read().unwrap_or_default() {
         let name = format!("arena.{arena}.dirty_decay_ms\0");
         let time: Result<isize, _> = name.name().read();
         // An arena that no thread has used yet has none.
-        let _ = time.and_then(|time| name.name().write(time));
+        let _ = time.and_then(|time| name.name().write(0_isize).and_then(|()| name.name().write(time)));
     }
 }
 
