@@ -96,6 +96,7 @@ impl Engine {
         let threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
             .thread_name("quiver-query")
+            .on_thread_start(give_way)
             .enable_all()
             .build()
             .map_err(|error| internal("no threads for queries", &error))?;
@@ -324,6 +325,21 @@ impl Drop for Engine {
         if let Some(threads) = self.threads.get_mut().ok().and_then(Option::take) {
             threads.shutdown_background();
         }
+    }
+}
+
+/// Where there is too little CPU for both, logs that come in go first: a query may wait, a log must not be refused. Five
+/// steps of niceness make that four parts of five.
+fn give_way() {
+    use thread_priority::unix::{NormalThreadSchedulePolicy::Other, ThreadSchedulePolicy, thread_schedule_policy};
+    use thread_priority::{ThreadPriority, set_current_thread_priority};
+    // From 0 to 99; a niceness of 5.
+    let priority = ThreadPriority::Crossplatform(34_u8.try_into().expect("it is below 100"));
+    // Who runs us under another policy knows what goes first.
+    if thread_schedule_policy() == Ok(ThreadSchedulePolicy::Normal(Other))
+        && let Err(error) = set_current_thread_priority(priority)
+    {
+        tracing::debug!(%error, "threads of queries keep the priority of the process");
     }
 }
 
