@@ -3,7 +3,19 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 )
+
+// Bodies that a store refuses are found when they are sent; here only that they are made, and hold every line.
+func TestBodiesHoldTheirLines(t *testing.T) {
+	at := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for _, way := range append([]way{lokiPush}, ways...) {
+		one, two := way.encode([]line{{"level=info one", at}}), way.encode([]line{{"level=info one", at}, {"level=info two", at}})
+		if len(two) <= len(one) {
+			t.Errorf("%s: a body of two lines has %d bytes, one of one %d", way.name, len(two), len(one))
+		}
+	}
+}
 
 func TestFormatsAreLinesThatDiffer(t *testing.T) {
 	for _, format := range formats {

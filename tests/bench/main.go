@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,7 +29,7 @@ type settings struct {
 	binary, python, work, runs string
 	data                       dataset.Options
 	days                       int
-	cold                       bool
+	cold, onlyWays             bool
 	victoriaLogs, loki         string
 }
 
@@ -39,6 +40,7 @@ func parseFlags() (settings, error) {
 	flag.StringVar(&s.work, "work", "../../target/bench", "directory of data, kept for the next run; stores in it are removed")
 	flag.StringVar(&s.runs, "runs", "runs", "directory that the table is written to")
 	flag.BoolVar(&s.cold, "cold", false, "ask each question also after a restart, and with a dropped page cache where that is allowed")
+	flag.BoolVar(&s.onlyWays, "only-ways", false, "measure only what taking lines in costs, by format and protocol: decode, parse, fsynced log; no flush, no DuckDB")
 	perDay := flag.Int64("records", 3_000_000, "records of a day")
 	flag.IntVar(&s.days, "days", 1, "days")
 	lokiShare := flag.Float64("loki-share", 1.0/3, "part of the records that is sent by Loki push to a second store; 0: none")
@@ -82,6 +84,9 @@ func main() {
 
 func run(ctx context.Context, s settings) error {
 	machine := describeMachine() // before we compute ourselves
+	if s.onlyWays {
+		return runWays(ctx, s, machine)
+	}
 	progress("records: %d over %d days, until %s", s.data.Records.Records, s.days, s.data.Records.End.Format(time.RFC3339))
 	data, err := dataset.Open(filepath.Join(s.work, "dataset"), s.data)
 	if err != nil {
@@ -108,7 +113,26 @@ func run(ctx context.Context, s settings) error {
 	if result.formats, err = measureFormats(ctx, s); err != nil {
 		return err
 	}
+	if result.ways, err = measureWays(ctx, s); err != nil {
+		return err
+	}
 	return result.publish()
+}
+
+// runWays prints the table of ways alone; it is not written below runs.
+func runWays(ctx context.Context, s settings, machine machine) error {
+	if err := os.MkdirAll(s.work, 0o755); err != nil {
+		return err
+	}
+	measured, err := measureWays(ctx, s)
+	if err != nil {
+		return err
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s; load before: %s\n", machine.cpu, machine.load)
+	writeWays(&out, measured)
+	fmt.Print(out.String())
+	return nil
 }
 
 func progress(format string, arguments ...any) {

@@ -61,10 +61,12 @@ type running struct {
 	log      *os.File
 	http     *http.Client
 	body     bytes.Buffer
+	// environment holds settings beside the configuration.
+	environment []string
 }
 
 // startFresh starts a store on an empty directory.
-func startFresh(ctx context.Context, s settings, name string) (*running, error) {
+func startFresh(ctx context.Context, s settings, name string, environment ...string) (*running, error) {
 	dir := filepath.Join(s.work, "store-"+name)
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
 		return nil, err
@@ -73,7 +75,7 @@ func startFresh(ctx context.Context, s settings, name string) (*running, error) 
 	if err != nil {
 		return nil, err
 	}
-	r := &running{settings: s, dir: dir, log: log, http: &http.Client{}}
+	r := &running{settings: s, dir: dir, log: log, http: &http.Client{}, environment: environment}
 	return r, r.start(ctx)
 }
 
@@ -85,7 +87,7 @@ func (r *running) start(ctx context.Context) error {
 	if err := os.WriteFile(config, []byte(keepAll), 0o644); err != nil {
 		return err
 	}
-	options := store.Options{Binary: r.settings.binary, DataDir: r.dir, Logs: r.log, Env: []string{"QUIVER_CONFIG=" + config}}
+	options := store.Options{Binary: r.settings.binary, DataDir: r.dir, Logs: r.log, Env: append([]string{"QUIVER_CONFIG=" + config}, r.environment...)}
 	started, err := store.Start(ctx, options)
 	r.Store = started
 	return err
@@ -227,6 +229,11 @@ func (r *running) settle(ctx context.Context) error {
 
 // leftToDo adds up the gauges of work that waits.
 func (r *running) leftToDo(ctx context.Context) (float64, error) {
+	return r.gauges(ctx, "quiver_storage_compaction_pending", "quiver_storage_buffer_records")
+}
+
+// gauges adds up metrics without labels.
+func (r *running) gauges(ctx context.Context, names ...string) (float64, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.HTTP+"/metrics", nil)
 	if err != nil {
 		return 0, err
@@ -236,19 +243,19 @@ func (r *running) leftToDo(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	defer response.Body.Close()
-	left := 0.0
+	sum := 0.0
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), " ")
-		if name == "quiver_storage_compaction_pending" || name == "quiver_storage_buffer_records" {
+		if slices.Contains(names, name) {
 			number, err := strconv.ParseFloat(value, 64)
 			if err != nil {
 				return 0, err
 			}
-			left += number
+			sum += number
 		}
 	}
-	return left, lines.Err()
+	return sum, lines.Err()
 }
 
 func bytesBelow(dir string) (int64, error) {

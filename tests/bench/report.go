@@ -36,6 +36,7 @@ type result struct {
 	references     []referenced
 	others         []other
 	formats        []decoded
+	ways           []taken
 	firstRow       float64
 	startUp        time.Duration
 	isCacheDropped bool
@@ -95,6 +96,7 @@ func (r *result) markdown() string {
 	r.writeQuestions(&out)
 	r.writeCosts(&out)
 	r.writeFormats(&out)
+	writeWays(&out, r.ways)
 	if len(r.differences) > 0 {
 		fmt.Fprintf(&out, "\n**%d answers differ:**\n\n- %s\n", len(r.differences), strings.Join(r.differences, "\n- "))
 	}
@@ -168,6 +170,19 @@ func (r *result) writeFormats(out *strings.Builder) {
 	rows := [][]string{{"decoding lines of", "CPU-s per GB", "bytes a line"}}
 	for _, format := range r.formats {
 		rows = append(rows, []string{format.name, digits(format.cpuPerGB), fmt.Sprint(format.bytesALine)})
+	}
+	out.WriteByte('\n')
+	writeTable(out, rows)
+}
+
+func writeWays(out *strings.Builder, ways []taken) {
+	rows := [][]string{{"decode, parse, fsynced log: by", "lines of", "CPU-s per GB", "MB/s of wall time", "bar", ""}}
+	for _, way := range ways {
+		row := []string{way.protocol, way.format, digits(way.cpuPerGB), digits(way.megabytesASecond), "", ""}
+		if way.bar > 0 {
+			row[4], row[5] = fmt.Sprint(way.bar), verdict(way.cpuPerGB, way.bar)
+		}
+		rows = append(rows, row)
 	}
 	out.WriteByte('\n')
 	writeTable(out, rows)

@@ -93,30 +93,30 @@ func Open(dir string, options Options) (*Dataset, error) {
 }
 
 func (d *Dataset) make() error {
-	lines, err := createBodies(d.LinesPath())
+	lines, err := CreateBodies(d.LinesPath())
 	if err != nil {
 		return err
 	}
-	loki, err := createBodies(d.LokiPath())
+	loki, err := CreateBodies(d.LokiPath())
 	if err != nil {
 		return err
 	}
 	generator, record := records.New(d.Options.Records), records.Record{}
-	var agents [agentCount]push
+	var agents [agentCount]Push
 	var body []byte
 	var inBody Span
 	for made := int64(0); generator.Next(&record); made++ {
 		body = append(append(body, record.Line...), '\n')
-		inBody.add(len(record.Line))
+		inBody.Add(len(record.Line))
 		if len(body) >= bodyBytes {
-			lines.write(body, inBody)
+			lines.Write(body, inBody)
 			body, inBody = body[:0], Span{}
 		}
 		if made < d.Options.LokiRecords {
 			agent := &agents[agentOf(record.Instance)]
-			agent.add(&record)
+			agent.Add(&record)
 			if agent.held.RawBytes >= bodyBytes {
-				loki.write(agent.take())
+				loki.Write(agent.Take())
 			}
 		}
 		if record.IsRare {
@@ -126,21 +126,24 @@ func (d *Dataset) make() error {
 			d.TraceID = string(record.TraceID)
 		}
 	}
-	lines.write(body, inBody)
+	lines.Write(body, inBody)
 	for i := range agents {
-		loki.write(agents[i].take())
+		loki.Write(agents[i].Take())
 	}
-	d.Lines, d.Loki = lines.spans, loki.spans
-	return errors.Join(lines.close(), loki.close())
+	var linesErr, lokiErr error
+	d.Lines, linesErr = lines.Close()
+	d.Loki, lokiErr = loki.Close()
+	return errors.Join(linesErr, lokiErr)
 }
 
-func (s *Span) add(lineBytes int) {
+// Add counts a line.
+func (s *Span) Add(lineBytes int) {
 	s.RawBytes += int64(lineBytes)
 	s.Records++
 }
 
-// bodies writes a file of bodies. The first error is kept and given by close.
-type bodies struct {
+// Bodies writes a file of bodies. The first error is kept and given by Close.
+type Bodies struct {
 	file  *os.File
 	out   *bufio.Writer
 	err   error
@@ -148,15 +151,17 @@ type bodies struct {
 	end   int64
 }
 
-func createBodies(path string) (*bodies, error) {
+// CreateBodies starts a file of bodies.
+func CreateBodies(path string) (*Bodies, error) {
 	file, err := os.Create(path)
 	if err != nil {
 		return nil, err
 	}
-	return &bodies{file: file, out: bufio.NewWriterSize(file, 1<<20)}, nil
+	return &Bodies{file: file, out: bufio.NewWriterSize(file, 1<<20)}, nil
 }
 
-func (b *bodies) write(body []byte, span Span) {
+// Write adds a body and what it holds.
+func (b *Bodies) Write(body []byte, span Span) {
 	if span.Records == 0 || b.err != nil {
 		return
 	}
@@ -166,7 +171,7 @@ func (b *bodies) write(body []byte, span Span) {
 	b.spans = append(b.spans, span)
 }
 
-// close writes through to the disk, so that no later measurement pays for it.
-func (b *bodies) close() error {
-	return errors.Join(b.err, b.out.Flush(), b.file.Sync(), b.file.Close())
+// Close writes through to the disk, so that no later measurement pays for it, and tells where the bodies lie.
+func (b *Bodies) Close() ([]Span, error) {
+	return b.spans, errors.Join(b.err, b.out.Flush(), b.file.Sync(), b.file.Close())
 }

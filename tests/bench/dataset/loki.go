@@ -18,9 +18,9 @@ func agentOf(instance string) int {
 	return int(hash.Sum32() % agentCount)
 }
 
-// push gathers records as one logproto.PushRequest: streams by service, instance and level, lines as the programs write
+// Push gathers records as one logproto.PushRequest: streams by service, instance and level, lines as the programs write
 // them. The message is small, and written here by hand.
-type push struct {
+type Push struct {
 	streams map[streamKey]*stream
 	order   []*stream
 	held    Span
@@ -42,7 +42,8 @@ const (
 	tagNanos   = 2 << 3
 )
 
-func (p *push) add(record *records.Record) {
+// Add adds a record.
+func (p *Push) Add(record *records.Record) {
 	if p.streams == nil {
 		p.streams = map[streamKey]*stream{}
 	}
@@ -60,7 +61,7 @@ func (p *push) add(record *records.Record) {
 	head = binary.AppendUvarint(append(head, tagLine), uint64(len(record.Plain)))
 	into.encoded = binary.AppendUvarint(append(into.encoded, tagEntries), uint64(len(head)+len(record.Plain)))
 	into.encoded = append(append(into.encoded, head...), record.Plain...)
-	p.held.add(len(record.Plain))
+	p.held.Add(len(record.Plain))
 }
 
 // labels is the stream's selector. Values need no escapes.
@@ -72,14 +73,14 @@ func (k streamKey) labels() string {
 	return text + `, service="` + k.service + `"}`
 }
 
-// take gives the body, compressed as the protocol wants it, and starts anew.
-func (p *push) take() ([]byte, Span) {
+// Take gives the body, compressed as the protocol wants it, and starts anew.
+func (p *Push) Take() ([]byte, Span) {
 	var message []byte
 	for _, stream := range p.order {
 		message = appendBytes(message, tagStreams, stream.encoded)
 	}
 	held := p.held
-	*p = push{}
+	*p = Push{}
 	return snappy.Encode(nil, message), held
 }
 
