@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use crate::pipeline::settings::Stage;
 use crate::pipeline::{self, Pipelines, settings};
 
+mod alloy;
 mod promtail;
 mod selector;
+mod template;
 
 /// Why nothing could be imported.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +32,16 @@ pub enum Error {
         /// The cause.
         source: serde_yaml_ng::Error,
     },
+    /// It is no configuration of Alloy.
+    #[error("'{}' is no configuration of Alloy: {fault}", path.display())]
+    Alloy {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what is expected there.
+        fault: String,
+    },
     /// It has no stages.
-    #[error("'{}' has no pipeline_stages; expected a configuration of Promtail", .0.display())]
+    #[error("'{}' has neither pipeline_stages nor loki.process; expected a configuration of Promtail or Alloy", .0.display())]
     NoStages(PathBuf),
     /// What was made is no pipeline of ours.
     #[error("a stage can't be used here: {0}")]
@@ -41,7 +51,7 @@ pub enum Error {
 /// `quiver import`
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Promtail's configuration (YAML)
+    /// Promtail's configuration (YAML), or Alloy's (a name that ends in .alloy or .river)
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
@@ -66,8 +76,13 @@ impl Imported {
 pub fn run(arguments: &Arguments) -> Result<Imported, Error> {
     let path = &arguments.file;
     let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    let yaml = serde_yaml_ng::from_str(&text).map_err(|source| Error::Yaml { path: path.clone(), source })?;
-    let pipelines = promtail::pipelines(&yaml);
+    let is_alloy = path.extension().is_some_and(|extension| extension == "alloy" || extension == "river");
+    let pipelines = if is_alloy {
+        alloy::pipelines(&text).map_err(|fault| Error::Alloy { path: path.clone(), fault })?
+    } else {
+        let yaml = serde_yaml_ng::from_str(&text).map_err(|source| Error::Yaml { path: path.clone(), source })?;
+        promtail::pipelines(&yaml)
+    };
     if pipelines.is_empty() {
         return Err(Error::NoStages(path.clone()));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_yaml_ng::{Mapping, Value};
 
 use super::selector::{condition, equal, quote};
-use super::{Made, Step};
+use super::{Made, Step, template};
 use crate::pipeline::settings::{self, Stage};
 
 /// Stages that are nested deeper are not looked at.
@@ -15,17 +15,17 @@ const DEPTH_MAX: usize = 8;
 
 /// The pipelines of a whole configuration, of `pipeline_stages` alone, or of their list.
 pub(super) fn pipelines(yaml: &Value) -> Vec<Made> {
-    let of = |stages: &Value| stages.as_sequence().map(|stages| steps(stages, 0));
+    let of = |stages: &Value| stages.as_sequence().map(|stages| pipeline(stages));
     let configs = yaml.get("scrape_configs").and_then(Value::as_sequence);
     let Some(configs) = configs else {
         let stages = yaml.get("pipeline_stages").unwrap_or(yaml);
-        return of(stages).into_iter().map(|steps| Made { steps, ..Made::default() }).collect();
+        return of(stages).into_iter().collect();
     };
     let made = configs.iter().filter_map(|config| {
         let name = text(config.get("job_name")).unwrap_or_default();
         let jobs = config.get("static_configs").and_then(Value::as_sequence).into_iter().flatten();
         let jobs: Vec<Option<String>> = jobs.map(|one| text(one.get("labels")?.get("job"))).collect();
-        let mut made = Made { steps: of(config.get("pipeline_stages")?)?, name, ..Made::default() };
+        let mut made = Made { name, ..of(config.get("pipeline_stages")?)? };
         match jobs.split_first() {
             Some((Some(job), others)) if others.iter().all(|other| other.as_ref() == Some(job)) => {
                 made.condition = equal("job", "=", job);
@@ -38,6 +38,11 @@ pub(super) fn pipelines(yaml: &Value) -> Vec<Made> {
         Some(made)
     });
     made.collect()
+}
+
+/// A pipeline of these stages.
+pub(super) fn pipeline(stages: &[Value]) -> Made {
+    Made { steps: steps(stages, 0), ..Made::default() }
 }
 
 fn steps(stages: &[Value], depth: usize) -> Vec<Step> {
@@ -63,7 +68,7 @@ fn missing(name: &str, body: &Value, why: &str) -> Step {
     Step::Missing(format!("{name}: {why}\n{}", yaml.trim_end()))
 }
 
-type Steps = Result<Vec<Step>, String>;
+pub(super) type Steps = Result<Vec<Step>, String>;
 
 fn one(stage: Stage) -> Steps {
     Ok(vec![Step::Stage(stage)])
@@ -90,6 +95,11 @@ fn step(name: &str, body: &Value, first: bool, depth: usize) -> Steps {
         "labeldrop" => one(Stage::Remove(settings::Names { fields: names(body) })),
         "labelallow" => one(Stage::Keep(settings::Names { fields: names(body) })),
         "static_labels" => {
+            let told_later =
+                body.as_mapping().into_iter().flatten().find(|(_, value)| matches!(value, Value::Tagged(_)));
+            if let Some(name) = told_later.and_then(|(name, _)| text(Some(name))) {
+                return Err(format!("'{name}' is told only when Alloy runs"));
+            }
             let fields = pairs(body).into_iter().map(|(name, value)| (name, value.unwrap_or_default()));
             one(Stage::Labels(settings::Fields { fields: fields.collect() }))
         }
@@ -121,6 +131,7 @@ fn text(value: Option<&Value>) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(value) => Some(value.to_string()),
+        // Alloy's, which only it can tell.
         _ => None,
     }
 }
@@ -216,9 +227,12 @@ fn group(expression: &str) -> Option<(&str, &str, &str)> {
     None
 }
 
-/// `{{ .Value }}` and `{{ .name }}` in a text.
+/// `{{ .Value }}`, `{{ .name }}` and functions of them in a text.
 fn template(body: &Value) -> Steps {
     let (name, template) = (wanted(body, "source")?, wanted(body, "template")?);
+    if let Some(steps) = template::function(&name, &template) {
+        return steps;
+    }
     let (mut composed, mut rest) = (String::new(), template.as_str());
     while let Some((before, after)) = rest.split_once("{{") {
         let (inside, after) = after.split_once("}}").ok_or("the template has no end")?;
@@ -227,12 +241,7 @@ fn template(body: &Value) -> Steps {
             .strip_prefix('.')
             .filter(|field| field.chars().all(|letter| letter.is_alphanumeric() || letter == '_'));
         let field = field.ok_or_else(|| format!("'{{{{{inside}}}}}' is more than the name of a field"))?;
-        let field = match field {
-            "Value" => name.as_str(),
-            "Entry" => "line",
-            field => field,
-        };
-        composed.push_str(&format!("{before}${{{field}}}"));
+        composed.push_str(&format!("{before}${{{}}}", template::field(field, &name)));
         rest = after;
     }
     composed.push_str(rest);
@@ -357,7 +366,7 @@ fn matching(body: &Value, depth: usize) -> Steps {
 fn drop(body: &Value) -> Steps {
     let sources = match body.get("source") {
         Some(Value::Sequence(sources)) => sources.iter().filter_map(|source| text(Some(source))).collect(),
-        source => text(source).into_iter().collect::<Vec<_>>(),
+        source => text(source).into_iter().filter(|source| !source.is_empty()).collect::<Vec<_>>(),
     };
     let (value, expression) = (text(body.get("value")), text(body.get("expression")));
     let condition = match (sources.as_slice(), value, expression) {

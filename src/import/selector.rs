@@ -49,7 +49,7 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 /// Reads a text in Go's quotes; gives what follows.
-fn quoted(text: &str) -> Option<(String, &str)> {
+pub(super) fn quoted(text: &str) -> Option<(String, &str)> {
     if let Some(text) = text.strip_prefix('`') {
         return text.split_once('`').map(|(value, after)| (value.to_string(), after));
     }

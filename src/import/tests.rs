@@ -1,7 +1,7 @@
 //! Configurations of Promtail and what becomes of them. Their origin is grafana/loki, clients/pkg/logentry/stages
 //! (Apache-2.0), where the file is named `…_test.go`.
 
-use super::{imported, promtail};
+use super::{alloy, imported, promtail};
 
 fn toml_of(yaml: &str) -> String {
     let pipelines = promtail::pipelines(&serde_yaml_ng::from_str(yaml).unwrap());
@@ -78,9 +78,7 @@ fn stages_of_promtail() {
             "pipeline_stages:\n- template:\n    source: app\n    template: '{{ .Value }} doki {{.env}}'\n- template:\n    source: app\n    template: '{{ ToLower .Value }}'\n- tenant:\n    source: customer_id\n- labeldrop:\n  - filename\n- labelallow: [app]\n- static_labels:\n    cluster: eu\n- output:\n    source: message\n- structured_metadata:\n    pod:\n",
             &[
                 r#"{ labels = { fields = { app = "${app} doki ${env}" } } }"#,
-                "# NO EQUAL: template: '{{ ToLower .Value }}' is more than the name of a field",
-                "# source: app",
-                "# template: '{{ ToLower .Value }}'",
+                r#"{ case = { source = "app", to = "lower" } }"#,
                 r#"{ tenant = { source = "customer_id" } }"#,
                 r#"{ remove = { fields = ["filename"] } }"#,
                 r#"{ keep = { fields = ["app"] } }"#,
@@ -101,6 +99,145 @@ fn stages_of_promtail() {
         ),
     ] {
         assert_eq!(stages_of(yaml), wanted, "{origin}");
+    }
+}
+
+#[test]
+fn functions_of_templates() {
+    let no_equal = |template: &str, why: &str| vec![format!("# NO EQUAL: template: '{template}' {why}")];
+    for (template, wanted) in [
+        (r#"{{ .Value | ToUpper }}"#, vec![r#"{ case = { source = "a", to = "upper" } }"#.to_owned()]),
+        (
+            r#"{{ TrimSuffix .b "\n" }}"#,
+            vec![r#"{ labels = { fields = { a = "${b}" } } }"#.to_owned(), r#"{ replace = { expression = "#.to_owned()],
+        ),
+        (
+            r#"{{ .Value | Replace "a.b" "$1" -1 | TrimPrefix "x" }}"#,
+            vec![
+                r#"{ replace = { expression = 'a\.b', source = "a", with = "$$1" } }"#.to_owned(),
+                r#"{ replace = { expression = "^x", source = "a", with = "" } }"#.to_owned(),
+            ],
+        ),
+        (
+            r#"{{ regexReplaceAllLiteral "(ts=)" .Value "timestamp=" }}"#,
+            vec![r#"{ replace = { expression = "(ts=)", source = "a", with = "timestamp=" } }"#.to_owned()],
+        ),
+        (
+            r#"{{ Replace .Value "a" "b" 1 }}"#,
+            no_equal(r#"{{Replace .Value "a" "b" 1}}"#, "has a function that has no equal"),
+        ),
+        (r#"{{ Hash .Value "salt" }}"#, no_equal(r#"{{Hash .Value "salt"}}"#, "has a function that has no equal")),
+        (r#"{{ if .Value }}x{{ end }}"#, no_equal("{{ if .Value }}", "is more than the name of a field")),
+    ] {
+        let yaml = format!("pipeline_stages:\n- template:\n    source: a\n    template: '{template}'\n");
+        let found = stages_of(&yaml);
+        for (found, wanted) in found.iter().zip(&wanted) {
+            assert!(found.starts_with(wanted.as_str()), "{template}: {found}\n{wanted}");
+        }
+        assert!(found.len() >= wanted.len(), "{template}: {found:?}");
+    }
+}
+
+/// The example of Alloy's documentation for `loki.process`, with a part of its tutorial "Collect and transform logs".
+const ALLOY: &str = r#"
+// Sources.
+local.file_match "local_files" {
+    path_targets = [{"__path__" = "/var/log/*.log", "job" = "var"}, {"__path__" = "/x", job = "sys",}]
+    sync_period = "5s"
+}
+loki.source.file "log_scrape" {
+    targets    = local.file_match.local_files.targets
+    forward_to = [loki.process.filter_logs.receiver]
+    tail_from_end = true
+}
+loki.process "filter_logs" { /* first */
+  stage.drop {
+      source = ""
+      expression  = ".*Connection closed by authenticating user root"
+      drop_counter_reason = "noisy"
+    }
+  stage.json {
+      expressions = { output = "log", stream = "stream", "extra" = "" }
+  }
+  stage.match {
+    selector = "{app=\"loki\"} |= `x`"
+    stage.labels { values = { level = "", lvl = "severity" } }
+    stage.output { source = "msg" }
+  }
+  stage.label_drop { values = [ "filename", "pid" ] }
+  stage.static_labels { values = { cluster = env("CLUSTER") } }
+  stage.static_labels { values = { region = "eu" } }
+  stage.metrics {
+    metric.counter { name = "n" max_idle_duration = "24h" }
+  }
+  forward_to = [loki.process.second.receiver]
+}
+loki.process "second" {
+  stage.regex { expression = `^(?P<ip>\S+) ` }
+  forward_to = [loki.write.default.receiver,]
+}
+loki.process "api" {
+  forward_to = loki.write.default.receiver
+  stage.timestamp { source = "ts" format = "RFC3339" fallback_formats = ["Unix"] }
+}
+loki.source.api "api" {
+  http { listen_address = "0.0.0.0" listen_port = 9999 + 1 }
+  forward_to = [loki.process.api.receiver]
+}
+loki.write "default" { endpoint { url = sys.env("URL") + "/loki/api/v1/push" } }
+"#;
+
+#[test]
+fn a_configuration_of_alloy() {
+    let pipelines = alloy::pipelines(ALLOY).unwrap();
+    let toml = imported(&pipelines).unwrap().toml;
+    for wanted in [
+        "name = \"filter_logs\"\nmatch = 'job in (\"sys\", \"var\")'\n",
+        "{ drop = { match = 'line =~ \".*Connection closed by authenticating user root\"' } }",
+        "{ json = { fields = { extra = \"extra\", output = \"log\", stream = \"stream\" } } }",
+        "stages = [{ labels = { fields = { lvl = \"${severity}\" } } }, { message = { source = \"msg\" } }] } }",
+        "{ remove = { fields = [\"filename\", \"pid\"] } }",
+        "# NO EQUAL: static_labels: 'cluster' is told only when Alloy runs",
+        "{ labels = { fields = { region = \"eu\" } } }",
+        "# NO EQUAL: metrics",
+        "name = \"second\"\nmatch = 'job in (\"sys\", \"var\")'\n",
+        "{ regex = { expression = '^(?P<ip>\\S+) ' } }",
+        "name = \"api\"\nstages",
+        "{ timestamp = { formats = [\"auto\", \"unix\"], source = \"ts\" } }",
+    ] {
+        assert!(toml.contains(wanted), "{wanted}\n{toml}");
+    }
+}
+
+#[test]
+fn what_is_no_configuration_of_alloy_is_told_with_its_place() {
+    for (text, fault) in [
+        ("loki.process \"a\" {\n  x = \n}", "line 3, column 1: expected a value"),
+        ("a b", "line 1, column 3: expected '=' or '{'"),
+        ("a {", "expected an attribute, a block or '}'"),
+        ("a { b = \"x }", "expected a text that ends"),
+        ("}", "line 1, column 1: expected a block, or the end"),
+        (&format!("a = {}", "[".repeat(1_000)), "expected less nesting"),
+    ] {
+        let told = alloy::pipelines(text).unwrap_err();
+        assert!(told.contains(fault), "{text}: {told}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn never_panics(
+        start in 0usize..1_500, text in "[\\{\\}\\[\\]\"`=,.(|+/*a-c0 \n\\\\é-]{0,60}", length in 0usize..200
+    ) {
+        let _ = alloy::pipelines(&text);
+        let mut damaged = ALLOY.to_owned();
+        if damaged.is_char_boundary(start) && damaged.is_char_boundary((start + length).min(ALLOY.len())) {
+            damaged.replace_range(start.min(ALLOY.len())..(start + length).min(ALLOY.len()), &text);
+        }
+        let _ = alloy::pipelines(&damaged).map(|pipelines| imported(&pipelines).map(|_| ()));
+        if let Ok(yaml) = serde_yaml_ng::from_str(&format!("pipeline_stages:\n- template:\n    source: a\n    template: '{text}'\n")) {
+            let _ = imported(&promtail::pipelines(&yaml));
+        }
     }
 }
 

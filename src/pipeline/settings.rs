@@ -65,6 +65,8 @@ pub enum Stage {
     Tenant(Tenant),
     /// ANSI's colours are removed.
     Decolorize(Source),
+    /// Letters are made small or large.
+    Case(Cased),
 }
 
 impl Stage {
@@ -117,6 +119,7 @@ impl Stage {
             Stage::Multiline(_) => "multiline",
             Stage::Tenant(_) => "tenant",
             Stage::Decolorize(_) => "decolorize",
+            Stage::Case(_) => "case",
         }
     }
 }
@@ -300,6 +303,27 @@ pub struct Replace {
     pub expression: String,
     /// What is put in place; `$1` and `${name}` are groups.
     pub with: String,
+}
+
+/// `case`
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cased {
+    /// The field; empty: the line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// What its letters become.
+    pub to: Case,
+}
+
+/// Letters' case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Case {
+    /// Small letters.
+    Lower,
+    /// Large letters.
+    Upper,
 }
 
 /// `multiline`: only as the first stage of a pipeline.

@@ -60,6 +60,7 @@ enum Action {
     Join(Join),
     Tenant { value: Option<Tenant>, source: String },
     Decolorize { source: String, codes: Regex },
+    Case { source: String, to: typed::Case },
 }
 
 #[derive(Debug)]
@@ -206,6 +207,7 @@ fn action(stage: &Typed) -> Result<Action, Fault> {
         Typed::Decolorize(stage) => {
             Action::Decolorize { source: stage.source.clone(), codes: regex("source", "\x1b\\[[0-9;?]*[A-Za-z]")? }
         }
+        Typed::Case(stage) => Action::Case { source: stage.source.clone(), to: stage.to },
         Typed::Match(_) => return Err(("stages", "has stages of its own".to_string())),
     })
 }
@@ -367,6 +369,13 @@ impl Stage {
             }
             Action::Decolorize { source, codes } => change(source, false, entry, |text| {
                 codes.is_match(text).then(|| codes.replace_all(text, "").into_owned())
+            }),
+            Action::Case { source, to } => change(source, false, entry, |text| {
+                let changed = match to {
+                    typed::Case::Lower => text.to_lowercase(),
+                    typed::Case::Upper => text.to_uppercase(),
+                };
+                (changed != text).then_some(changed)
             }),
         }
         Verdict::Keep

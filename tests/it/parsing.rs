@@ -145,5 +145,9 @@ fn what_is_imported_is_a_config() {
     assert_eq!(imported.status.code(), Some(1));
     assert!(text(&imported.stdout).contains("# NO EQUAL: metrics"), "{}", text(&imported.stdout));
     let nothing = run(&["import", path(&file("a: 1\n"))], "");
-    assert!(text(&nothing.stderr).contains("has no pipeline_stages"), "{}", text(&nothing.stderr));
+    assert!(
+        text(&nothing.stderr).contains("has neither pipeline_stages nor loki.process"),
+        "{}",
+        text(&nothing.stderr)
+    );
 }
