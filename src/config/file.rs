@@ -92,7 +92,7 @@ impl std::fmt::Debug for Auth {
     }
 }
 
-/// `[limits]`: how fast each tenant may send.
+/// `[limits]`: how fast each tenant may send, and of how many streams.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -102,6 +102,11 @@ pub struct Limits {
     /// Bytes that may come at once after a while of silence.
     #[serde(with = "size")]
     pub burst_bytes: usize,
+    /// Streams that may be active at a time; 0: no limit.
+    pub streams_max: usize,
+    /// A stream of which nothing came for so long is not active any more.
+    #[serde(with = "duration")]
+    pub streams_idle: Duration,
 }
 
 /// `[ingest]`: limits of lines and fields, and the names that are recognised.

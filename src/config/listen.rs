@@ -144,6 +144,18 @@ impl Listen {
         self.forward.users.values_mut().for_each(|password| *password = "***".to_owned());
     }
 
+    /// What the queues of all sockets may hold together.
+    pub(super) fn queues_bytes_max(&self) -> usize {
+        let (syslog, forward, gelf) = (&self.syslog, &self.forward, &self.gelf);
+        let addresses = [&syslog.udp, &syslog.tcp, &syslog.tls, &forward.tcp, &forward.tls, &gelf.tcp, &gelf.tls];
+        let paths = [&syslog.unix_datagram, &syslog.unix_stream];
+        let queues = addresses.into_iter().filter(|address| !address.is_empty()).count()
+            + paths.into_iter().filter(|path| !path.as_os_str().is_empty()).count()
+            // Chunks that wait for others take as much again.
+            + if gelf.udp.is_empty() { 0 } else { 2 };
+        self.queue_bytes_max.saturating_mul(queues)
+    }
+
     /// Checks the whole section, and completes the addresses.
     pub(super) fn check(&mut self) -> Result<(), Error> {
         let has_certificate = self.tls.is_on();

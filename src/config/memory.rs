@@ -37,7 +37,9 @@ pub(super) fn share_out(typed: &mut File, available: impl FnOnce() -> usize) -> 
     };
     typed.memory_max = Share::Bytes(memory_max);
     let rest = memory_max - FIXED_BYTES;
-    let part = |of: usize, at_most: usize| whole_mib(rest / of).min(at_most);
+    // Queues that leave nothing are told when the sum is checked.
+    let shared = rest.saturating_sub(typed.listen.queues_bytes_max());
+    let part = |of: usize, at_most: usize| whole_mib(shared / of).min(at_most);
 
     let (server, storage) = (&mut typed.server, &mut typed.storage);
     let in_flight = server.in_flight_bytes_max.settle(part(8, IN_FLIGHT_BYTES_MAX));
@@ -68,14 +70,16 @@ pub(super) fn check_sum(settled: &File, memory_max: usize) -> Result<(), Error> 
         ("storage.open_bytes_max", settled.storage.open_bytes_max.bytes()),
         ("storage.page_cache_bytes_max", settled.storage.page_cache_bytes_max.bytes()),
         ("server.in_flight_bytes_max", settled.server.in_flight_bytes_max.bytes()),
+        ("listen.queue_bytes_max", settled.listen.queues_bytes_max()),
     ];
-    let (name, bytes) = parts.into_iter().max_by_key(|(_, bytes)| *bytes).expect("there are six");
+    let (name, bytes) = parts.into_iter().max_by_key(|(_, bytes)| *bytes).expect("there are seven");
     let (max, bytes, sum) = (size::print(memory_max), size::print(bytes), size::print(sum.next_multiple_of(MIB)));
     let message = format!("{max} has no room for {name} = {bytes} beside the other parts; together they need {sum}");
     Err(setting("memory_max", message))
 }
 
-/// What all but queries may take: the buffer, the sorted copy of a flush, a merge, open segments and requests.
+/// What all but queries may take: the buffer, the sorted copy of a flush, a merge, open segments, requests and the queues
+/// of sockets.
 fn beside_queries(settled: &File) -> usize {
     let (storage, flush) = (&settled.storage, settled.storage.flush_bytes_max.bytes());
     let parts = [
@@ -85,6 +89,7 @@ fn beside_queries(settled: &File) -> usize {
         storage.open_bytes_max.bytes(),
         storage.page_cache_bytes_max.bytes(),
         settled.server.in_flight_bytes_max.bytes(),
+        settled.listen.queues_bytes_max(),
     ];
     parts.into_iter().fold(0, usize::saturating_add)
 }
@@ -162,6 +167,25 @@ mod tests {
         let large = shared("16GiB");
         assert_eq!(large.storage.flush_bytes_max.bytes(), FLUSH_BYTES_MAX);
         assert!(large.query.memory_bytes_max.bytes() > 7 << 30);
+    }
+
+    #[test]
+    fn queues_of_sockets_have_a_part() {
+        let with = |socket: &str, queue: &str| {
+            let mut typed: File = toml::from_str(super::super::DEFAULTS).unwrap();
+            typed.memory_max = Share::Bytes(256 * MIB);
+            typed.listen.syslog.udp = socket.to_owned();
+            typed.listen.gelf.udp = socket.to_owned();
+            typed.listen.queue_bytes_max = size::parse(queue).unwrap() as usize;
+            share_out(&mut typed, || 0).unwrap();
+            let queries = typed.query.memory_bytes_max.bytes();
+            (queries, check_sum(&typed, 256 * MIB).map_err(|error| error.to_string()))
+        };
+        let (all, few) = (with("", "4MiB"), with("0.0.0.0:514", "4MiB"));
+        assert!(few.1.is_ok() && few.0 < all.0, "{few:?} {all:?}");
+        // A queue, and one with its chunks.
+        let told = with("0.0.0.0:514", "64MiB").1.unwrap_err();
+        assert!(told.contains("listen.queue_bytes_max = 192MiB"), "{told}");
     }
 
     #[test]

@@ -346,6 +346,9 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
     if typed.query.timeout_max.is_zero() {
         return Err(setting("query.timeout_max", "must be more than 0"));
     }
+    if typed.limits.streams_idle.is_zero() || i64::try_from(typed.limits.streams_idle.as_nanos()).is_err() {
+        return Err(setting("limits.streams_idle", "must be more than 0 and less than 292 years"));
+    }
     if i64::try_from(typed.ingest.future_max.as_nanos()).is_err() {
         return Err(setting("ingest.future_max", "must be less than 292 years"));
     }

@@ -11,6 +11,9 @@ use super::records::Records;
 use super::{Decoded, Error, Options};
 use crate::record::Level;
 
+/// Where a log comes from: what tells one stream from another.
+const ORIGIN: [&str; 3] = ["hostname", "service", "ddsource"];
+
 /// Decodes a JSON body. An element that is no object is rejected by its place. **Errors**: when the body is neither an
 /// array nor an object, or grows too large.
 pub fn logs(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Error> {
@@ -33,6 +36,7 @@ pub fn logs(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Erro
 /// Decodes lines; `fields` are those of the query. **Errors**: as [`logs`].
 pub fn text(body: &[u8], fields: &[(&str, &str)], options: &Options, now_ns: i64) -> Result<Decoded, Error> {
     let mut records = Records::new(options, now_ns);
+    records.stream(fields.iter().copied().filter(|(name, _)| ORIGIN.contains(name)));
     records.outer(|outer, naming| fields.iter().for_each(|(name, value)| push_text(name, value, outer, naming)));
     for (line, place) in split(body) {
         records.line(line, None, place)?;
@@ -50,6 +54,7 @@ fn push_log(
     // `timestamp` is the agent's and ours, `date` what the API documents beside.
     let time = find(found, "timestamp").or_else(|| find(found, "date")).or_else(|| find(found, "@timestamp"));
     let time_ns = time.and_then(|member| envelope::time_of(member.value));
+    records.stream(ORIGIN.iter().filter_map(|name| Some((name, find(found, name)?.value))));
     records.reset_outer(Mark::default());
     let Some(line) = find(found, "message") else { return records.object(log.trim_ascii().as_bytes(), place) };
     records.outer(|outer, naming| {

@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::columns::Cell;
-use super::envelope::{self, Member, find, members};
+use super::document::push_inner_line;
+use super::envelope::members;
 use super::outer::Mark;
 use super::records::Records;
 use super::{Decoded, Error, Options};
@@ -17,8 +18,6 @@ use crate::record::Seen;
 
 /// The field that holds the index or data stream a document was sent to.
 const INDEX: &str = "index";
-/// Members of a document that may hold a log line, best first.
-const LINES: [&str; 2] = ["message", "log"];
 
 /// What a bulk request became.
 #[derive(Debug)]
@@ -87,7 +86,7 @@ pub enum Kind {
     Unparsed,
     /// `create` of an id that was created before.
     Conflict,
-    /// The same id is being kept at this moment: try again.
+    /// Not now: the same id is being kept at this moment, or there are too many streams. Try again.
     Busy,
 }
 
@@ -202,6 +201,11 @@ fn keep(
     records: &mut Records<'_>,
     place: usize,
 ) -> Result<Outcome, Error> {
+    if !records.stream([(INDEX, item.index.as_bytes())]) {
+        records.reject_stream(place);
+        let reason = records.take_reason().unwrap_or_default();
+        return Ok(Outcome::Refused(Fault { kind: Kind::Busy, reason }));
+    }
     // What will be rejected must not claim its id.
     let may_be_kept =
         || std::str::from_utf8(document).is_ok_and(|text| records.fits_alone(text) && members(text).is_ok());
@@ -253,38 +257,13 @@ fn push_document(document: &[u8], index: &str, records: &mut Records<'_>, place:
     if !index.is_empty() {
         records.outer(|outer, naming| outer.push_field(INDEX, Cell::Text(index), naming));
     }
-    match inner_line(document) {
-        Some((found, at)) => {
-            let time_ns = find(&found, "@timestamp").and_then(|member| envelope::time_of(member.value));
-            records.outer(|outer, naming| {
-                for (_, member) in found.iter().enumerate().filter(|(place, _)| *place != at) {
-                    if member.name != "@timestamp" || time_ns.is_none() {
-                        envelope::push(&member.name, member.value, outer, naming);
-                    }
-                }
-            });
-            records.line(envelope::text(found[at].value).as_bytes(), time_ns, place)?;
-        }
-        None => records.object(document, place)?,
+    // Of what is not UTF-8, `object` says where.
+    let text = std::str::from_utf8(document).unwrap_or_default();
+    if !push_inner_line(text, None, records, place)? {
+        records.object(document, place)?;
     }
     let refused = |reason| Outcome::Refused(Fault { kind: Kind::Unparsed, reason });
     Ok(records.take_reason().map_or(Outcome::Created, refused))
-}
-
-/// The members of a document, and which of them is a line with fields of its own: JSON, or pairs that tell a level.
-fn inner_line(document: &[u8]) -> Option<(Vec<Member<'_>>, usize)> {
-    let may_hold = |needle: &[u8]| memchr::memmem::find(document, needle).is_some();
-    if !may_hold(br#":"{\""#) && !may_hold(br#": "{\""#) && !may_hold(b"level=") {
-        return None;
-    }
-    let found = members(std::str::from_utf8(document).ok()?).ok()?;
-    let is_line = |member: &Member<'_>| {
-        let Some(text) = envelope::string(member.value) else { return false };
-        let text = text.trim_ascii();
-        (text.starts_with('{') && members(text).is_ok()) || text.starts_with("level=") || text.contains(" level=")
-    };
-    let at = LINES.iter().find_map(|name| found.iter().position(|member| member.name == *name && is_line(member)))?;
-    Some((found, at))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::columns::Cell;
+use super::document::push_inner_line;
 use super::json::skip_value;
 use super::outer::{Naming, Outer};
 use super::records::Records;
@@ -155,14 +156,17 @@ pub(super) fn push_level(name: &str, text: &str, level: Option<Level>, outer: &m
     }
 }
 
-/// Adds what a protocol holds as its line: a string is a line of any format, an object is one by itself, and of
-/// everything else the text is the message. **Errors**: as [`Records::line`].
+/// Adds what a protocol holds as its line: a string is a line of any format, an object is one by itself or holds one, and
+/// of everything else the text is the message. **Errors**: as [`Records::line`].
 pub(super) fn push_line(
     value: &str,
     time_ns: i64,
     records: &mut Records<'_>,
     place: usize,
 ) -> Result<(), super::Error> {
+    if value.starts_with('{') && push_inner_line(value, Some(time_ns), records, place)? {
+        return Ok(());
+    }
     records.line(text(value).as_bytes(), Some(time_ns), place)
 }
 

@@ -101,6 +101,7 @@ fn push_data(data: &[u8], records: &mut Records<'_>, place: &mut usize) -> Resul
     match serde_json::from_slice::<CloudWatch<'_>>(data) {
         Ok(message) => push_events(&message, records, place),
         Err(_) => {
+            records.stream::<&str, &str>([]);
             for (line, _) in split(data) {
                 *place += 1;
                 records.line(line, None, *place)?;
@@ -115,9 +116,9 @@ fn push_events(message: &CloudWatch<'_>, records: &mut Records<'_>, place: &mut 
     if message.message_type != "DATA_MESSAGE" {
         return Ok(());
     }
+    let fields = [("owner", &message.owner), ("log_group", &message.log_group), ("log_stream", &message.log_stream)];
+    records.stream(fields.map(|(name, value)| (name, value.as_bytes())));
     records.outer(|outer, naming| {
-        let fields =
-            [("owner", &message.owner), ("log_group", &message.log_group), ("log_stream", &message.log_stream)];
         fields.into_iter().for_each(|(name, value)| outer.push(name, Cell::Text(value), naming));
     });
     for event in &message.log_events {

@@ -52,6 +52,7 @@ fn push_message(message: &[u8], records: &mut Records<'_>, place: usize, now_ns:
         return Ok(());
     };
     let time_ns = find(&found, "timestamp").and_then(|member| envelope::time_of(member.value));
+    records.stream(find(&found, "host").map(|host| ("host", host.value)));
     records.reset_outer(Mark::default());
     records.outer(|outer, naming| {
         for member in found.iter().filter(|member| !std::ptr::eq(*member, line)) {

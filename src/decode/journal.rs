@@ -102,6 +102,8 @@ fn push_entry(entry: &Entry<'_>, records: &mut Records<'_>, place: usize, now_ns
     let find = |name: &str| entry.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
     let micros = find("__REALTIME_TIMESTAMP").and_then(|value| std::str::from_utf8(value).ok()?.parse::<i64>().ok());
     let time_ns = micros.map_or(now_ns, |micros| micros.saturating_mul(1_000));
+    let origin = ["_HOSTNAME"].iter().chain(&SERVICES);
+    records.stream(origin.filter_map(|name| Some((name, find(name)?))));
     records.reset_outer(Mark::default());
     records.outer(|outer, naming| {
         for (name, value) in entry {

@@ -3,6 +3,7 @@
 //! Invariant: a line ends at `\n` or `\r\n`, which are no part of it; blank lines are no records, but count as places.
 
 use super::columns::Cell;
+use super::document::push_inner_line;
 use super::json::skip_value;
 use super::records::Records;
 use super::{Decoded, Error, Options};
@@ -17,9 +18,16 @@ pub fn lines(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Err
     let mut records = Records::new(options, now_ns);
     records.expect(body.len());
     for (line, place) in split(body) {
-        records.object(line, place)?;
+        push(line, &mut records, place)?;
     }
     Ok(records.finish())
+}
+
+/// Adds a JSON object, or the line that it holds.
+fn push(object: &[u8], records: &mut Records<'_>, place: usize) -> Result<(), Error> {
+    // Of what is not UTF-8, `object` says where.
+    let text = std::str::from_utf8(object).unwrap_or_default();
+    if push_inner_line(text, None, records, place)? { Ok(()) } else { records.object(object, place) }
 }
 
 /// As [`text`], with labels around each line.
@@ -71,7 +79,7 @@ fn array(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded, Error> 
     while !closed {
         match skip_value(text, at) {
             Ok(end) => {
-                records.object(&body[at..end], place)?;
+                push(&body[at..end], &mut records, place)?;
                 at = blanks(end);
             }
             Err(fault) => {

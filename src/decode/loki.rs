@@ -55,7 +55,8 @@ fn push_stream(stream: &[u8], records: &mut Records<'_>, place: &mut usize) -> R
     Ok(())
 }
 
-fn set_labels<'a>(records: &mut Records<'_>, labels: impl Iterator<Item = (&'a str, &'a str)>) {
+fn set_labels<'a>(records: &mut Records<'_>, labels: impl Iterator<Item = (&'a str, &'a str)> + Clone) {
+    records.stream(labels.clone());
     records.reset_outer(Mark::default());
     records.outer(|outer, naming| labels.for_each(|(name, value)| outer.push(name, Cell::Text(value), naming)));
 }

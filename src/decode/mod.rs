@@ -13,6 +13,7 @@ use crate::record::Tenant;
 
 mod columns;
 pub mod datadog;
+mod document;
 pub mod elastic;
 mod envelope;
 pub mod firehose;
@@ -33,6 +34,7 @@ mod pairs;
 mod partial;
 mod records;
 pub mod splunk;
+pub mod streams;
 pub mod syslog;
 #[cfg(test)]
 mod tests;
@@ -60,6 +62,8 @@ pub struct Options {
     pub pipelines: Option<Arc<Pipelines>>,
     /// Whose request it is, for pipelines to see; records that they give to another tenant are told apart.
     pub tenant: Option<Tenant>,
+    /// The active streams of whose request it is; `None`: they have no limit.
+    pub streams: Option<Arc<streams::Active>>,
     /// Names that hold the time of a line, best first; compared without regard to ASCII case, as are the lists below.
     pub timestamp_names: Vec<String>,
     /// Names that hold the level.
@@ -89,6 +93,7 @@ impl Default for Options {
             future_max_ns: 24 * 3_600 * 1_000_000_000,
             pipelines: None,
             tenant: None,
+            streams: None,
             timestamp_names: list(&[
                 "timestamp",
                 "@timestamp",
@@ -100,6 +105,7 @@ impl Default for Options {
                 "eventtime",
                 "t",
                 "timeunixnano",
+                "date",
             ]),
             level_names: list(&[
                 "level",
@@ -182,13 +188,15 @@ pub enum Cause {
     NotUtf8,
     /// It is longer than [`Options::line_bytes_max`].
     TooLong,
+    /// It is of a new stream, and the tenant has as many as it may.
+    Streams,
 }
 
 impl Cause {
     /// How many causes there are; a cause is an index below it.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
     /// All of them, in their order.
-    pub const ALL: [Cause; Cause::COUNT] = [Cause::Malformed, Cause::NotUtf8, Cause::TooLong];
+    pub const ALL: [Cause; Cause::COUNT] = [Cause::Malformed, Cause::NotUtf8, Cause::TooLong, Cause::Streams];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
@@ -196,6 +204,7 @@ impl Cause {
             Cause::Malformed => "malformed",
             Cause::NotUtf8 => "not_utf8",
             Cause::TooLong => "too_long",
+            Cause::Streams => "streams",
         }
     }
 }

@@ -45,9 +45,10 @@ pub fn logs_request(request: &ExportLogsServiceRequest, options: &Options, now_n
 }
 
 fn push_resource(logs: &ResourceLogs, records: &mut Records<'_>, place: &mut usize, now_ns: i64) -> Result<(), Error> {
+    let attributes = logs.resource.iter().flat_map(|resource| &resource.attributes);
+    records.stream(attributes.clone().map(|attribute| (&attribute.key, attribute.encode_to_vec())));
     records.reset_outer(Mark::default());
     records.outer(|outer, naming| {
-        let attributes = logs.resource.iter().flat_map(|resource| &resource.attributes);
         attributes.for_each(|attribute| push_attribute("", attribute, 0, outer, naming));
     });
     let of_resource = records.outer_mark();
@@ -103,15 +104,19 @@ fn push_record_fields(record: &LogRecord, outer: &mut Outer, naming: &mut Naming
 }
 
 fn push_record(record: &LogRecord, records: &mut Records<'_>, place: usize, now_ns: i64) -> Result<(), Error> {
-    let given = [record.time_unix_nano, record.observed_time_unix_nano].into_iter().find(|time| *time != 0);
-    let time_ns = given.map_or(now_ns, |time| i64::try_from(time).unwrap_or(i64::MAX));
+    // The time of the event; where it is unknown, the line may tell it, and else it is when the line was seen.
+    let time_of = |time: u64| (time != 0).then(|| i64::try_from(time).unwrap_or(i64::MAX));
+    let given_ns = time_of(record.time_unix_nano);
+    let seen_ns = time_of(record.observed_time_unix_nano).unwrap_or(now_ns);
+    let time_ns = given_ns.unwrap_or(seen_ns);
+    records.seen_at(seen_ns);
     match record.body.as_ref().and_then(|body| body.value.as_ref()) {
         None => records.message(None, time_ns, place),
-        Some(Value::StringValue(text)) => records.line(text.as_bytes(), Some(time_ns), place),
+        Some(Value::StringValue(text)) => records.line(text.as_bytes(), given_ns, place),
         Some(value @ Value::KvlistValue(_)) => {
             let mut json = String::new();
             write_json(value, 0, &mut json);
-            records.line(json.as_bytes(), Some(time_ns), place)
+            records.line(json.as_bytes(), given_ns, place)
         }
         Some(value) => records.message(Some(&text_of(value)), time_ns, place),
     }

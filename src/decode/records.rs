@@ -11,10 +11,11 @@ use super::forms::{Context, Forms, Line, Piece, Placed, PlacedValue, Row};
 use super::heads::{self, may_be_structured};
 use super::json::scan_object;
 use super::lines::{Draft, Workshop, Wrapper};
-use super::names::Names;
+use super::names::{Names, Role};
 use super::outer::{Mark, Naming, Outer};
 use super::pairs::scan_pairs;
 use super::partial::{self, Cut, DOCKER_START, string_end};
+use super::streams::{NO_STREAM, stream_of};
 use super::token::{Syntax, Tokens, Value};
 use super::{Cause, Decoded, Error, Options, Rejection};
 use crate::pipeline::{Entry, Outcome, Pipelines};
@@ -29,6 +30,8 @@ pub(super) struct Records<'o> {
     options: &'o Options,
     names: Names,
     now_ns: i64,
+    /// The time of lines that have none.
+    seen_ns: i64,
     columns: Columns,
     /// Bytes of the lines that will come, about, and of those that came.
     expected_bytes: usize,
@@ -63,6 +66,8 @@ pub(super) struct Records<'o> {
     waiting: Option<Waiting>,
     /// Records that pipelines gave to other tenants.
     others: Vec<(Tenant, Records<'o>)>,
+    /// The stream of the next records is one too many.
+    is_refused: bool,
 }
 
 /// A line that a pipeline joins with those after it.
@@ -115,6 +120,7 @@ impl<'o> Records<'o> {
             options,
             names: Names::of(options),
             now_ns,
+            seen_ns: now_ns,
             columns: Columns::new(),
             expected_bytes: 0,
             line_bytes: 0,
@@ -140,6 +146,7 @@ impl<'o> Records<'o> {
             received: None,
             waiting: None,
             others: Vec::new(),
+            is_refused: false,
         }
     }
 
@@ -172,6 +179,27 @@ impl<'o> Records<'o> {
         self.kind_roots.clear();
     }
 
+    /// Says of which stream the next records are; those of one too many will be rejected. Gives whether it is let in.
+    pub fn stream<N: AsRef<str>, V: AsRef<[u8]>>(&mut self, parts: impl IntoIterator<Item = (N, V)>) -> bool {
+        if let Some(active) = &self.options.streams {
+            let stream = stream_of(parts);
+            self.is_refused = stream != NO_STREAM && !active.admit(stream, self.now_ns);
+        }
+        !self.is_refused
+    }
+
+    /// Says when the next lines were seen by their sender: their time where neither the protocol nor they tell one.
+    pub fn seen_at(&mut self, seen_ns: i64) {
+        self.seen_ns = if seen_ns > self.latest_ns() { self.now_ns } else { seen_ns };
+    }
+
+    /// Rejects a record of a stream that is not let in.
+    pub fn reject_stream(&mut self, place: usize) {
+        let streams_max = self.options.streams.as_ref().map_or(0, |active| active.streams_max());
+        let reason = format!("it is of a new stream; the tenant's limit is 'limits.streams_max', {streams_max}");
+        self.reject_as(Cause::Streams, place, reason);
+    }
+
     /// Counts a line that is not what the protocol says.
     pub fn reject(&mut self, line: usize, reason: String) {
         self.reject_as(Cause::Malformed, line, reason);
@@ -194,6 +222,10 @@ impl<'o> Records<'o> {
     /// Adds a line of any format; `place` is its number in the request, from 1. `given_ns` is the protocol's time.
     /// **Errors**: when the batch has become too large.
     pub fn line(&mut self, line: &[u8], given_ns: Option<i64>, place: usize) -> Result<(), Error> {
+        if self.is_refused {
+            self.reject_stream(place);
+            return Ok(());
+        }
         match std::str::from_utf8(line).ok().and_then(|text| Some((text, partial::read(text)?))) {
             Some((text, part)) if !part.is_last || !self.cut.is_empty() => self.part(text, part, given_ns, place),
             _ => self.whole_line(line, given_ns, place),
@@ -364,6 +396,10 @@ impl<'o> Records<'o> {
 
     /// Adds a line that has to be a JSON object; others are rejected. **Errors**: as [`Records::line`].
     pub fn object(&mut self, line: &[u8], place: usize) -> Result<(), Error> {
+        if self.is_refused {
+            self.reject_stream(place);
+            return Ok(());
+        }
         if !self.fits(line, place)? {
             return Ok(());
         }
@@ -398,6 +434,10 @@ impl<'o> Records<'o> {
 
     /// Adds a record that has no line: the message alone, and the fields around it. **Errors**: as [`Records::line`].
     pub fn message(&mut self, message: Option<&str>, given_ns: i64, place: usize) -> Result<(), Error> {
+        if self.is_refused {
+            self.reject_stream(place);
+            return Ok(());
+        }
         let Some(pipelines) = self.options.pipelines.as_deref() else {
             return self.plain_message(message, given_ns, place);
         };
@@ -488,7 +528,9 @@ impl<'o> Records<'o> {
                 self.others.push((tenant.clone(), Records::new(self.options, self.now_ns)));
                 self.others.len() - 1
             });
-            return self.others[index].1.add_here(entry, body, place, String::new());
+            let (_, other) = &mut self.others[index];
+            other.seen_ns = self.seen_ns;
+            return other.add_here(entry, body, place, String::new());
         }
         let overflow = self.outer.overflow().to_string();
         self.add_here(entry, body, place, overflow)
@@ -505,7 +547,7 @@ impl<'o> Records<'o> {
             (message, _) => {
                 let kept = body == Body::Line && message.as_deref() != Some(&entry.line);
                 self.received = kept.then(|| entry.line.clone().into_bytes());
-                self.plain_message(message.as_deref(), entry.time_ns.unwrap_or(self.now_ns), place)
+                self.plain_message(message.as_deref(), entry.time_ns.unwrap_or(self.seen_ns), place)
             }
         };
         self.received = None;
@@ -539,6 +581,23 @@ impl<'o> Records<'o> {
             rejected_count: self.rejected_count,
             causes: self.causes,
         }
+    }
+
+    /// How well a name tells what a field is; lower is better.
+    pub fn rank(&self, name: &str, role: Role) -> Option<u16> {
+        self.names.recognise(name).filter(|found| found.role == role).map(|found| found.rank)
+    }
+
+    /// Whether a text is no prose: an object, pairs that tell a level, or a line of a known program.
+    pub fn is_of_known_form(&mut self, text: &str) -> bool {
+        let text = text.trim_ascii();
+        self.tokens.clear();
+        if may_be_structured(text) && scan_structured(text, 0..text.len(), &mut self.tokens) {
+            let tells_level = |name: &str| self.rank(name, Role::Level).is_some();
+            return text.starts_with('{') || self.tokens.list.iter().any(|token| tells_level(self.tokens.name(token)));
+        }
+        heads::scan(text, 0, text.len(), &mut self.tokens);
+        !self.tokens.list.is_empty()
     }
 
     /// Whether a line is not too long by itself.
@@ -593,7 +652,7 @@ impl<'o> Records<'o> {
         let context = Context { outer: &self.outer, given_ns, latest_ns: self.latest_ns(), controls };
         let line = Line { text, guide: &self.tokens.list, context: &context };
         let Some(shape) = self.forms.read(root, line, &mut self.row) else { return false };
-        self.end_row(text, Ending { shape: Some(shape), raw: None, time_ns: given_ns.unwrap_or(self.now_ns) });
+        self.end_row(text, Ending { shape: Some(shape), raw: None, time_ns: given_ns.unwrap_or(self.seen_ns) });
         true
     }
 
@@ -626,7 +685,7 @@ impl<'o> Records<'o> {
         }
         let received = wrapped.map_or(text, |(_, line)| line);
         let raw = shape.is_none().then_some(received.as_bytes());
-        self.end_row(text, Ending { shape, raw, time_ns: given_ns.unwrap_or(self.now_ns) });
+        self.end_row(text, Ending { shape, raw, time_ns: given_ns.unwrap_or(self.seen_ns) });
     }
 
     /// Adds a line of plain text: the message is the line.
@@ -640,7 +699,7 @@ impl<'o> Records<'o> {
             None
         };
         self.row.time = found.filter(|ns| *ns <= self.latest_ns());
-        self.end_row(text, Ending { shape: None, raw: None, time_ns: given_ns.unwrap_or(self.now_ns) });
+        self.end_row(text, Ending { shape: None, raw: None, time_ns: given_ns.unwrap_or(self.seen_ns) });
     }
 
     /// Adds a line that is not UTF-8: what can be read of it is the message, and the bytes are kept.
@@ -649,7 +708,7 @@ impl<'o> Records<'o> {
         self.row.clear();
         self.place_message(&text);
         self.row.level = Level::find_in_text(line).filter(|_| !self.outer.hints_at_level());
-        self.end_row(&text, Ending { shape: None, raw: Some(line), time_ns: given_ns.unwrap_or(self.now_ns) });
+        self.end_row(&text, Ending { shape: None, raw: Some(line), time_ns: given_ns.unwrap_or(self.seen_ns) });
     }
 
     fn place_message(&mut self, text: &str) {

@@ -21,6 +21,9 @@ pub struct Metadata<'a> {
     pub time_ns: Option<i64>,
 }
 
+/// Where an event comes from: what tells one stream from another.
+const ORIGIN: [&str; 4] = ["host", "source", "sourcetype", "index"];
+
 /// Why an event was not kept, in the order of Splunk's codes.
 pub const NO_EVENT: &str = "Event field is required";
 /// An `event` without anything in it.
@@ -79,6 +82,7 @@ fn push_event(text: &str, records: &mut Records<'_>, place: usize, now_ns: i64) 
         return Ok(());
     }
     let time_ns = find(&found, "time").and_then(|member| envelope::time_of(member.value));
+    records.stream(ORIGIN.iter().filter_map(|name| Some((name, find(&found, name)?.value))));
     records.reset_outer(Mark::default());
     records.outer(|outer, naming| {
         for member in found.iter().filter(|member| !matches!(&*member.name, "event" | "time")) {
@@ -100,6 +104,7 @@ fn push_metadata(member: &Member<'_>, outer: &mut Outer, naming: &mut Naming<'_>
 /// Decodes lines with the same fields around each. **Errors**: as [`events`].
 pub fn raw(body: &[u8], metadata: &Metadata<'_>, options: &Options, now_ns: i64) -> Result<Decoded, Error> {
     let mut records = Records::new(options, now_ns);
+    records.stream(metadata.fields.iter().copied());
     records.outer(|outer, naming| {
         metadata.fields.iter().for_each(|(name, value)| outer.push(name, Cell::Text(value), naming));
     });

@@ -60,6 +60,7 @@ pub fn messages<'a>(
             Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or(""),
         };
         let header = Header::read(readable, zone, now_ns);
+        records.stream([("host", header.host(message.sender)), ("app_name", header.app_name)]);
         records.reset_outer(Mark::default());
         records.outer(|outer, naming| header.push(message.sender, outer, naming));
         records.line(&bytes[header.length..], header.time_ns, place)?;
@@ -180,6 +181,11 @@ impl<'a> Header<'a> {
         Some(rest.strip_prefix(' ').unwrap_or(rest))
     }
 
+    /// The machine it comes from, by the header or as it was seen.
+    fn host<'s>(&'s self, sender: &'s str) -> &'s str {
+        if self.hostname.is_empty() { sender } else { self.hostname }
+    }
+
     fn push(&self, sender: &str, outer: &mut Outer, naming: &mut Naming<'_>) {
         if let Some(priority) = self.priority {
             let (facility, severity) = (usize::from(priority >> 3), usize::from(priority & 7));
@@ -189,9 +195,12 @@ impl<'a> Header<'a> {
             outer.push_field("facility", Cell::Text(FACILITIES[facility]), naming);
             outer.push_field("severity", Cell::Text(SEVERITIES[severity]), naming);
         }
-        let hostname = if self.hostname.is_empty() { sender } else { self.hostname };
-        let fields =
-            [("hostname", hostname), ("procid", self.procid), ("msgid", self.msgid), ("sequence", self.sequence)];
+        let fields = [
+            ("hostname", self.host(sender)),
+            ("procid", self.procid),
+            ("msgid", self.msgid),
+            ("sequence", self.sequence),
+        ];
         for (name, text) in fields.into_iter().filter(|(_, text)| !text.is_empty()) {
             outer.push_field(name, Cell::Text(text), naming);
         }

@@ -45,7 +45,13 @@ impl Budget {
 
     /// A share of nothing yet.
     pub fn lease(&self) -> Lease {
-        Lease { budget: self.clone(), permit: None, bytes: 0 }
+        Lease { budget: self.clone(), permit: None, bytes: 0, is_beyond: false }
+    }
+
+    /// A share that only the ceiling bounds, for the one append of each socket: those that wait for it hold shares of
+    /// the budget, and could hold all of it.
+    pub fn lease_beyond(&self) -> Lease {
+        Lease { is_beyond: true, ..self.lease() }
     }
 
     /// Bytes that are taken now.
@@ -60,6 +66,7 @@ pub struct Lease {
     budget: Budget,
     permit: Option<OwnedSemaphorePermit>,
     bytes: usize,
+    is_beyond: bool,
 }
 
 impl Lease {
@@ -86,6 +93,10 @@ impl Lease {
         if needed > 0 {
             let full = |_| Error::Busy { what: "bytes", setting: "memory_max" };
             self.budget.ceiling.admit(Purpose::Request, bytes).map_err(full)?;
+            if self.is_beyond {
+                self.bytes += bytes;
+                return Ok(());
+            }
             let more = u32::try_from(needed).map_err(|_| busy())?;
             let more = self.budget.units.clone().try_acquire_many_owned(more).map_err(|_| busy())?;
             match &mut self.permit {

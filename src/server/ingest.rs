@@ -71,6 +71,11 @@ impl Kept {
         self.accepted == 0 && self.rejected > 0
     }
 
+    /// Whether all that came is of new streams, and there may be none now: it may come again later.
+    fn is_refused(&self) -> bool {
+        self.is_all_rejected() && self.causes[Cause::Streams as usize] == self.rejected
+    }
+
     /// The rejected lines in a sentence.
     pub(super) fn summary(&self) -> String {
         let told: Vec<String> = self
@@ -115,6 +120,10 @@ impl App {
         let (accepted, rejected) = (decoded.accepted(), decoded.rejected_count);
         let Decoded { batch, others, rejected: reasons, causes, .. } = decoded;
         let kept = Kept { accepted, rejected, reasons, causes, is_repeat: ids.is_repeat };
+        if kept.is_refused() {
+            self.metrics.rejected(protocol, caller.tenant.as_str(), Cause::Streams.as_str(), rejected);
+            return Err(Error::TooManyStreams);
+        }
         if !kept.is_repeat {
             self.append(&caller.tenant, batch, others, ids.claim, lease).await?;
         }
@@ -142,9 +151,14 @@ impl App {
         lease.change_to(bytes.saturating_mul(3) / 2)?;
         let store = &self.parts()?.store;
         for (other, batch) in others {
-            store.append(&other, batch).await?;
+            // Each knows what it has, so that a request that came to half is not doubled when it comes again.
+            match claim.for_other(&other) {
+                (claim, Seen::New) => store.append_claimed(&other, batch, claim).await?,
+                (_, Seen::Kept) => {}
+                (_, Seen::BeingKept) => return Err(Error::BeingKept),
+            }
         }
-        // The ids go with the tenant's own records, which are last: what is known was kept as a whole.
+        // The tenant's own records are last: what it knows was kept as a whole.
         Ok(store.append_claimed(tenant, batch, claim).await?)
     }
 
@@ -407,7 +421,7 @@ mod tests {
 
     fn kept(accepted: usize, rejected: usize) -> Kept {
         let reasons = (1..=rejected.min(100)).map(|line| Rejection { line, reason: "not JSON".to_owned() }).collect();
-        Kept { accepted, rejected, reasons, causes: [rejected, 0, 0], is_repeat: false }
+        Kept { accepted, rejected, reasons, causes: [rejected, 0, 0, 0], is_repeat: false }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -25,6 +26,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::decode;
+use crate::decode::streams::Streams;
 use crate::memory::{Allocator, Ceiling};
 use crate::pipeline::Pipelines;
 use crate::query::{self, Engine};
@@ -63,6 +65,9 @@ use body::{Budget, Limits};
 use rates::Rates;
 use tls::Tls;
 
+/// Tenants whose streams are told as metrics.
+const TENANTS_TOLD_MAX: usize = 200;
+
 /// Who calls, once let in.
 #[derive(Debug, Clone)]
 struct Caller {
@@ -84,6 +89,8 @@ struct App {
     requests: Arc<Semaphore>,
     connections: connections::Limits,
     rates: Rates,
+    /// `None`: they have no limit.
+    streams: Option<Arc<Streams>>,
     splunk_acks: splunk::Acks,
     started_ns: i64,
     /// Decoding that may run at once: it is CPU work, so more than the processors only takes memory.
@@ -118,6 +125,12 @@ impl App {
             Load { requests: requests.clone(), requests_max: requests.available_permits(), budget: budget.clone() };
         registry.register_collector(Box::new(load));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let limits = &config.limits;
+        let idle_ns = i64::try_from(limits.streams_idle.as_nanos()).expect("the config was validated");
+        let streams = (limits.streams_max > 0).then(|| Arc::new(Streams::new(limits.streams_max, idle_ns)));
+        if let Some(streams) = streams.clone() {
+            registry.register_collector(Box::new(ActiveStreams { streams, clock: clock.clone() }));
+        }
         Ok(App {
             auth: Auth::new(&server.auth),
             limits: Limits {
@@ -133,7 +146,8 @@ impl App {
                 connections_max: server.connections_max,
                 head_timeout: server.head_timeout,
             },
-            rates: Rates::new(config.limits.bytes_per_second, config.limits.burst_bytes),
+            rates: Rates::new(limits.bytes_per_second, limits.burst_bytes),
+            streams,
             splunk_acks: splunk::Acks::default(),
             started_ns: clock.now_ns(),
             clock,
@@ -152,10 +166,11 @@ impl App {
 
     /// How a tenant's lines are decoded.
     fn decode_options(&self, tenant: &Tenant) -> Arc<decode::Options> {
-        match self.decode.pipelines {
-            None => self.decode.clone(),
-            Some(_) => Arc::new(decode::Options { tenant: Some(tenant.clone()), ..(*self.decode).clone() }),
+        if self.decode.pipelines.is_none() && self.streams.is_none() {
+            return self.decode.clone();
         }
+        let streams = self.streams.as_ref().map(|streams| streams.of(tenant, self.clock.now_ns()));
+        Arc::new(decode::Options { tenant: Some(tenant.clone()), streams, ..(*self.decode).clone() })
     }
 
     /// Store and engine. **Errors**: [`Error::NotReady`] before recovery and after the start of closing.
@@ -204,6 +219,27 @@ impl Collector for Load {
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+/// How many active streams tenants have, as a metric.
+#[derive(Debug)]
+struct ActiveStreams {
+    streams: Arc<Streams>,
+    clock: Clock,
+}
+
+impl Collector for ActiveStreams {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let help = "Active streams of the tenants that have most of them, of limits.streams_max";
+        let mut counts = self.streams.counts(self.clock.now_ns());
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let mut family = encoder.encode_descriptor("quiver_ingest_streams", help, None, MetricType::Gauge)?;
+        for (tenant, count) in counts.iter().take(TENANTS_TOLD_MAX) {
+            let gauge = ConstGauge::new(i64::try_from(*count).unwrap_or(i64::MAX));
+            gauge.encode(family.encode_family(&[("tenant", tenant.as_str())])?)?;
         }
         Ok(())
     }
@@ -367,6 +403,7 @@ pub fn decode_options(config: &Config) -> Result<decode::Options, Error> {
     Ok(decode::Options {
         pipelines: (!pipelines.is_empty()).then(|| Arc::new(pipelines)),
         tenant: None,
+        streams: None,
         line_bytes_max: settings.line_bytes_max,
         fields_per_line_max: settings.fields_per_line_max,
         field_name_bytes_max: settings.field_name_bytes_max,

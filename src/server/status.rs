@@ -18,6 +18,9 @@ use crate::error::Kind;
 use crate::query;
 use crate::storage;
 
+/// A stream becomes idle some time; nobody has to ask each second whether one did.
+const STREAMS_RETRY_S: u64 = 30;
+
 /// Why a request, or the whole server, did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -79,6 +82,9 @@ pub enum Error {
         /// When it may again.
         retry_after: Duration,
     },
+    /// All that came is of new streams, and the tenant has as many as it may.
+    #[error("the tenant has as many active streams as it may; the limit is 'limits.streams_max'; try again")]
+    TooManyStreams,
     /// A request of this id is being kept at this moment.
     #[error("a request of the same batch id is being kept; try again")]
     BeingKept,
@@ -114,7 +120,7 @@ impl Error {
             | Error::Unsupported(_) => Kind::Invalid,
             Error::NotFound(_) => Kind::NotFound,
             Error::BodyTimeout(_) => Kind::Deadline,
-            Error::TooLarge { .. } | Error::Busy { .. } | Error::TooFast { .. } => Kind::Limit,
+            Error::TooLarge { .. } | Error::Busy { .. } | Error::TooFast { .. } | Error::TooManyStreams => Kind::Limit,
             Error::Bind { .. } | Error::Overloaded | Error::NotReady(_) | Error::BeingKept => Kind::Unavailable,
             Error::Decode(error) => error.kind(),
             Error::Store(error) => error.kind(),
@@ -183,6 +189,7 @@ impl Error {
     fn retry_after_s(&self) -> Option<u64> {
         match self {
             Error::TooFast { retry_after } => Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)),
+            Error::TooManyStreams => Some(STREAMS_RETRY_S),
             _ => self.is_passing().then_some(1),
         }
     }
@@ -223,7 +230,11 @@ impl Error {
 
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
-        tonic::Status::new(error.grpc_code(), error.to_string())
+        let (code, message) = (error.grpc_code(), error.to_string());
+        let Some(seconds) = error.retry_after_s() else { return tonic::Status::new(code, message) };
+        let status =
+            RpcStatus { code: code as i32, message: message.clone(), details: vec![Any::retry_after(seconds)] };
+        tonic::Status::with_details(code, message, status.encode_to_vec().into())
     }
 }
 
@@ -304,6 +315,43 @@ pub struct RpcStatus {
     /// For people.
     #[prost(string, tag = "2")]
     pub message: String,
+    /// For programs.
+    #[prost(message, repeated, tag = "3")]
+    pub details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`
+#[derive(Clone, PartialEq, Message)]
+pub struct Any {
+    /// Which message it is.
+    #[prost(string, tag = "1")]
+    pub type_url: String,
+    /// Its bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+}
+
+/// `google.rpc.RetryInfo`; without it a client of OTLP must take RESOURCE_EXHAUSTED for final, and drops its records
+/// (opentelemetry-proto, docs/specification.md, "OTLP/gRPC Throttling").
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+/// `google.protobuf.Duration`, of whole seconds.
+#[derive(Clone, PartialEq, Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+}
+
+impl Any {
+    fn retry_after(seconds: u64) -> Any {
+        let retry_delay = Some(Delay { seconds: i64::try_from(seconds).unwrap_or(i64::MAX) });
+        let value = RetryInfo { retry_delay }.encode_to_vec();
+        Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(), value }
+    }
 }
 
 /// Writes an error in a protocol's style.
@@ -316,7 +364,8 @@ pub fn render(error: &Error, style: Style) -> Response {
         Style::Json => ("application/json", Body::from(format!("{}\n", error.to_json()))),
         Style::Text => ("text/plain; charset=utf-8", Body::from(format!("{text}\n"))),
         Style::OtlpProtobuf => {
-            ("application/x-protobuf", Body::from(RpcStatus { code, message: text }.encode_to_vec()))
+            let details = error.retry_after_s().map(Any::retry_after).into_iter().collect();
+            ("application/x-protobuf", Body::from(RpcStatus { code, message: text, details }.encode_to_vec()))
         }
         Style::OtlpJson => {
             ("application/json", Body::from(serde_json::json!({ "code": code, "message": text }).to_string()))
@@ -374,6 +423,7 @@ mod tests {
             (Error::Decode(decode::Error::TooLarge(1)), 413, Code::ResourceExhausted, false),
             (Error::Busy { what: "bytes", setting: "s" }, 429, Code::ResourceExhausted, true),
             (Error::TooFast { retry_after: Duration::from_millis(1_500) }, 429, Code::ResourceExhausted, true),
+            (Error::TooManyStreams, 429, Code::ResourceExhausted, true),
             (Error::Overloaded, 503, Code::Unavailable, true),
             (Error::NotReady("starting"), 503, Code::Unavailable, true),
             (Error::Query(query::Error::Invalid("x".into())), 400, Code::InvalidArgument, false),
@@ -386,7 +436,12 @@ mod tests {
             assert_eq!(answer.status().as_u16(), status, "{error:?}");
             assert_eq!(answer.headers().contains_key(RETRY_AFTER), passing, "{error:?}");
             assert_eq!(error.grpc_code(), code, "{error:?}");
-            assert_eq!(tonic::Status::from(error).code(), code);
+            let in_s = error.retry_after_s().map(|seconds| seconds as i64);
+            let told = tonic::Status::from(error);
+            assert_eq!(told.code(), code);
+            let details = RpcStatus::decode(told.details()).unwrap().details;
+            let delay = details.first().map(|detail| RetryInfo::decode(&*detail.value).unwrap().retry_delay.unwrap());
+            assert_eq!(delay.map(|delay| delay.seconds), in_s);
         }
     }
 

@@ -137,6 +137,21 @@ impl Claim {
         Seen::New
     }
 
+    /// Claims the same for another tenant, to whom records of the same request go; tells whether they were kept, all.
+    pub fn for_other(&self, tenant: &Tenant) -> (Claim, Seen) {
+        let mut other = Claim::new(self.repeats.clone(), tenant.clone());
+        let mut seen = if self.ids.is_empty() { Seen::New } else { Seen::Kept };
+        for id in &self.ids {
+            // Two tenants may give the same id to different requests.
+            match other.add(BatchId::of(&[self.tenant.as_str().as_bytes(), &id.0.to_be_bytes()])) {
+                Seen::Kept => {}
+                Seen::New => seen = Seen::New,
+                Seen::BeingKept => return (other, Seen::BeingKept),
+            }
+        }
+        (other, seen)
+    }
+
     /// Gives an id back whose record will not be kept.
     pub fn give_back(&mut self, id: BatchId) {
         if let Some(at) = self.ids.iter().rposition(|held| *held == id) {

@@ -75,3 +75,30 @@ fn documents_of_elasticsearch_are_known_by_their_id() {
     assert_eq!(statuses(&quiver), [409, 200, 201]);
     assert_eq!(quiver.count("SELECT count(*) FROM logs"), 4);
 }
+
+/// Also where pipelines gave all of its records to other tenants.
+#[test]
+fn a_request_whose_records_moved_is_kept_once() {
+    let dir = data_dir();
+    let config = dir.path().join("quiver.toml");
+    std::fs::write(&config, "[[pipeline]]\nstages = [{ json = {} }, { tenant = { source = \"team\" } }]\n")
+        .expect("it is written");
+    let config = config.to_str().expect("a path");
+    let quiver = Quiver::start(dir.path(), &["--config", config]);
+    let headers = [("content-type", "text/plain"), ("x-quiver-batch-id", "a")];
+    let body = b"{\"team\":\"red\",\"n\":1}\n{\"team\":\"blue\",\"n\":2}\n";
+    let post =
+        |quiver: &Quiver| http::request(&quiver.http, "POST", "/api/v1/ingest", &headers, body).expect("it answers");
+    let count = |quiver: &Quiver, tenant: &str| {
+        let headers = [("accept", "application/x-ndjson"), ("x-scope-orgid", tenant)];
+        let sql = b"SELECT count(*) AS n FROM logs";
+        http::request(&quiver.http, "POST", "/api/v1/sql", &headers, sql).expect("it answers").json()["n"].as_u64()
+    };
+    for _ in 0..2 {
+        assert_eq!(post(&quiver).status, 200);
+    }
+    quiver.kill9();
+    let quiver = Quiver::start(dir.path(), &["--config", config]);
+    assert_eq!(post(&quiver).status, 200);
+    assert_eq!((count(&quiver, "red"), count(&quiver, "blue"), count(&quiver, "default")), (Some(1), Some(1), Some(0)));
+}

@@ -4,8 +4,13 @@
 use arrow::array::Array;
 
 use super::{NOON, NOW, wire};
-use crate::decode::{Decoded, Options, jsonline, loki, otlp};
+use crate::decode::{
+    Decoded, Error, Options, datadog, elastic, firehose, forward, gelf, journal, jsonline, loki, msgpack, otlp, splunk,
+    streams, syslog,
+};
+use crate::pipeline::Pipelines;
 use crate::record::shape::render_lines_bytes;
+use crate::record::{Seen, Tenant};
 
 /// Damaged bodies of each decoder; a few seconds without optimisation.
 const STEPS: u64 = 1_500;
@@ -170,6 +175,128 @@ fn json_lines() {
     let array = br#"[{"a":1},{"b":"x"}]"#.to_vec();
     let sound: Vec<Vec<u8>> = lines().into_iter().chain([array]).collect();
     fuzz(&sound, |body| check(&jsonline::lines(body, &Options::default(), NOW).unwrap_or_else(|_| empty())));
+}
+
+#[test]
+fn documents_and_bulk_requests() {
+    let document =
+        br#"{"@timestamp":"2026-01-01T12:00:00Z","message":"level=warn msg=\"slow\"","host":{"name":"h"},"n":5}"#;
+    let bulk = [
+        &b"{\"index\":{\"_index\":\"a\",\"_id\":\"1\"}}\n"[..],
+        document,
+        b"\n{\"delete\":{\"_id\":\"2\"}}\n{\"create\":{}}\n{\"log\":\"I0102 15:04:05.678901 1 a.go:12] x\\n\"}\n",
+    ];
+    fuzz(&[bulk.concat(), document.to_vec()], |body| {
+        let mut known = |parts: &[&[u8]]| if parts.concat().len() % 3 == 0 { Seen::Kept } else { Seen::New };
+        if let Ok(bulk) = elastic::bulk(body, Some("i"), &mut known, &Options::default(), NOW) {
+            check(&bulk.decoded);
+        }
+        let target = (elastic::Action::Create, "i", Some("1"));
+        if let Ok(bulk) = elastic::document(body, target, &mut known, &Options::default(), NOW) {
+            assert_eq!(bulk.items.len(), 1);
+            check(&bulk.decoded);
+        }
+    });
+}
+
+#[test]
+fn splunk_events_datadog_logs_and_deliveries() {
+    let events = br#"{"time":1426279439.5,"host":"h","event":"level=warn x"}{"event":{"line":"<34>1 - h a - - - m"},"fields":{"a":["b"]}}"#;
+    let logs =
+        br#"[{"ddtags":"env:x,team","message":"{\"a\":1}","status":"error","timestamp":1767268800123,"service":"s"}]"#;
+    let records = br#"{"requestId":"r","timestamp":1,"records":[{"data":"eyJhIjoxfQo="},{"data":"H4sIAAAAAAAAA6tWSixKVbJSUDJU0lEqLU4tSkksSVSyAgD"}]}"#;
+    let unzip = |data: bytes::Bytes| Ok::<_, Error>(Ok(data));
+    fuzz(&[events.to_vec(), logs.to_vec(), records.to_vec()], |body| {
+        let options = Options::default();
+        check(&splunk::events(body, &options, NOW).unwrap_or_else(|_| empty()));
+        let metadata = splunk::Metadata { fields: vec![("host", "h")], time_ns: Some(NOW) };
+        check(&splunk::raw(body, &metadata, &options, NOW).unwrap_or_else(|_| empty()));
+        check(&datadog::logs(body, &options, NOW).unwrap_or_else(|_| empty()));
+        check(&datadog::text(body, &[("ddtags", "a:b")], &options, NOW).unwrap_or_else(|_| empty()));
+        let attributes = std::str::from_utf8(body).ok();
+        check(&firehose::delivery(body, attributes, unzip, &options, NOW).unwrap_or_else(|_| empty()));
+    });
+}
+
+#[test]
+fn gelf_and_journals() {
+    let gelf = br#"{"version":"1.1","host":"h","short_message":"level=info x","full_message":"y","timestamp":1767268800.123,"level":3,"_user":"u"}"#;
+    fuzz(&[gelf.to_vec(), [&gelf[..], b"\0", gelf].concat()], |body| {
+        check(&gelf::body(body, &Options::default(), NOW).unwrap_or_else(|_| empty()));
+    });
+    let entry = b"__CURSOR=s=1\n__REALTIME_TIMESTAMP=1767268800000000\nPRIORITY=3\n_SYSTEMD_UNIT=a.service\n\
+                  MESSAGE\n\x05\0\0\0\0\0\0\0a\nb=c\n_PID=7\n\n";
+    fuzz(&[entry.to_vec(), entry.repeat(2)], |body| {
+        assert!(journal::whole(body).is_ok_and(|end| end <= body.len()) || journal::whole(body).is_err());
+        let is_new = |cursor: &[u8]| Ok::<_, Error>(cursor.len() % 2 == 0);
+        check(&journal::entries(body, is_new, &Options::default(), NOW).unwrap_or_else(|_| empty()));
+    });
+}
+
+#[test]
+fn syslog_messages() {
+    let sound = [
+        &b"<34>1 2026-10-11T22:14:15.003Z h app 1 ID [ex@1 k=\"v\\\"]\"][y z=\"1\"] \xef\xbb\xbf{\"a\":1}"[..],
+        b"<13>Oct 11 22:14:15 h app[12]: level=info x",
+        b"<190>45: *Mar  1 18:46:11.123: %SYS-5-CONFIG_I: Configured",
+        b"Oct 11 22:14:15 h a: @cee: {\"a\":1}\n",
+    ];
+    let zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
+    fuzz(&sound.map(<[u8]>::to_vec), |bytes| {
+        let messages = [syslog::Message { bytes, sender: "1.2.3.4" }; 2];
+        check(&syslog::messages(messages, &zone, &Options::default(), NOW).unwrap_or_else(|_| empty()));
+    });
+}
+
+#[test]
+fn forward_messages() {
+    // ["t", [[1, {"log": "level=info x", "n": 5, "m": {"k": [1.5, true]}}]], {"chunk": "c", "size": 1}]
+    let record = b"\x83\xa3log\xaclevel=info x\xa1n\x05\xa1m\x81\xa1k\x92\xcb\x3f\xf8\0\0\0\0\0\0\xc3";
+    let entry = [&b"\x92\xd7\0\x69\x56\x62\x40\0\0\0\x01"[..], record].concat();
+    let options = b"\x82\xa5chunk\xa1c\xa4size\x01";
+    let forward = [b"\x93\xa1t\x91", &entry[..], options].concat();
+    let packed = [b"\x92\xa1t\xc4", &[entry.len() as u8][..], &entry].concat();
+    fuzz(&[forward, packed, entry], |body| {
+        let end = msgpack::Boundary::default().find(body);
+        assert!(end.is_ok_and(|end| end.is_none_or(|end| end <= body.len())) || end.is_err());
+        if let Ok(forward::Message::Events(events)) = forward::message(body) {
+            let (forward::Entries::One(entries) | forward::Entries::Many(entries)) = events.entries;
+            check(&forward::records([(events.tag, entries)], &Options::default(), NOW).unwrap_or_else(|_| empty()));
+        }
+        check(&forward::records([("t", body)], &Options::default(), NOW).unwrap_or_else(|_| empty()));
+    });
+}
+
+#[test]
+fn lines_through_pipelines() {
+    let stages = r#"[
+        { multiline = { first = '^\S' } },
+        { match = { match = 'line =~ "GET"', stages = [{ grok = { pattern = '%{IP:peer} %{GREEDYDATA:rest}' } }] } },
+        { json = { prefix = "j." } }, { logfmt = {} }, { kv = { separator = ";", assign = ":" } },
+        { regex = { expression = '(?P<code>\d+) (?P<text>.*)' } }, { dissect = { pattern = "%{a->} %{?b} %{c}" } },
+        { timestamp = { source = "a", formats = ["auto", "%d/%b/%Y:%H:%M:%S %z"] } },
+        { level = { source = "code", values = { "5*" = "error" } } }, { rename = { fields = { a = "z" } } },
+        { mask = { kinds = ["email", "card", "ipv4", "password", "iban", "phone", "jwt"] } },
+        { replace = { expression = '\d+', with = "0" } }, { decolorize = {} },
+        { labels = { fields = { l = "${z}@${c}" } } }, { drop = { longer_than = 2000 } }, { remove = { fields = ["j.*"] } },
+        { tenant = { source = "c" } },
+    ]"#;
+    let settings: Vec<crate::pipeline::settings::Pipeline> = toml::from_str::<std::collections::BTreeMap<String, _>>(
+        &format!("pipeline = [{{ name = \"p\", stages = {stages} }}]"),
+    )
+    .unwrap()
+    .remove("pipeline")
+    .unwrap();
+    let pipelines = Some(std::sync::Arc::new(Pipelines::compile(&settings).unwrap()));
+    let tenant = Some(Tenant::default_tenant());
+    let streams = Some(streams::Streams::new(1, NOW).of(&Tenant::default_tenant(), NOW));
+    let options = Options { pipelines, tenant, streams, ..Options::default() };
+    fuzz(&lines(), |body| {
+        let decoded = jsonline::text(body, &options, NOW).unwrap_or_else(|_| empty());
+        check(&decoded);
+        decoded.others.iter().for_each(|(_, batch)| assert!(batch.num_rows() > 0));
+        check(&jsonline::lines(body, &options, NOW).unwrap_or_else(|_| empty()));
+    });
 }
 
 fn empty() -> Decoded {

@@ -399,6 +399,29 @@ fn otlp_logs() {
     assert_eq!(otlp::logs_protobuf(b"\xff", &Options::default(), NOW).unwrap_err().kind(), Kind::Invalid);
 }
 
+/// As the Collector's filelog receiver sends lines without a parser of times.
+#[test]
+fn an_observed_time_is_that_of_lines_without_one() {
+    let body = br#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[
+        {"observedTimeUnixNano":"1767268800000000002","body":{"stringValue":"level=info ts=2026-01-01T11:00:00Z msg=one"}},
+        {"observedTimeUnixNano":"1767268800000000003","body":{"stringValue":"two"}},
+        {"timeUnixNano":"1767268800000000004","observedTimeUnixNano":"5","body":{"stringValue":"ts=2026-01-01T11:00:00Z msg=three"}},
+        {"observedTimeUnixNano":"9999999999999999999","body":{"stringValue":"four"}}
+      ]}]}]}"#;
+    let decoded = otlp::logs_json(body, &Options::default(), NOW).unwrap();
+    let times: Vec<_> = (0..4).map(|index| value(&decoded.batch, column::TIMESTAMP, index).unwrap()).collect();
+    // The last one is not believed.
+    assert_eq!(
+        times,
+        [
+            "2026-01-01T11:00:00Z",
+            "2026-01-01T12:00:00.000000003Z",
+            "2026-01-01T12:00:00.000000004Z",
+            "2026-06-01T00:00:00Z"
+        ]
+    );
+}
+
 /// Lines that clash with each other in types, names, styles and order.
 fn lively_line() -> impl Strategy<Value = String> {
     let name = prop_oneof![

@@ -7,7 +7,6 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
@@ -16,20 +15,18 @@ use tracing::warn;
 
 use super::gather::Intake;
 use super::handshake::{NoRandom, Secrets};
-use super::stream::{Arrival, Connection, read_more};
+use super::stream::{Arrival, Connection, read_more, take_memory};
 use crate::config;
 use crate::decode::Cause;
 use crate::decode::forward::{ENTRY_HEAD, Entries, Message, message};
 use crate::decode::msgpack::{Boundary, write_map, write_text};
+use crate::decode::streams::stream_of;
 use crate::server::Error;
 use crate::server::body::{self, Encoding, Lease};
 use crate::storage::BatchId;
 
 /// Longest PING: two digests of 128 bytes, names and a salt.
 const PING_BYTES_MAX: usize = 4 << 10;
-/// How long a message waits for memory before its connection is closed, so that two can't wait for each other.
-const MEMORY_WAIT_MAX: Duration = Duration::from_secs(10);
-const MEMORY_PAUSE: Duration = Duration::from_millis(20);
 
 /// What all connections of Forward share.
 pub(super) struct Forward {
@@ -137,12 +134,8 @@ async fn next_message(
 ) -> io::Result<Option<Bytes>> {
     let limits = &intake.purpose.app.limits;
     let mut boundary = Boundary::default();
-    let mut leased = 0;
     loop {
-        if buffer.len() > leased {
-            take_memory(lease, buffer.len() - leased).await?;
-            leased = buffer.len();
-        }
+        take_memory(lease, buffer.len()).await?;
         let found = boundary.find(buffer);
         if let Ok(Some(end)) = found {
             return Ok(Some(buffer.split_to(end).freeze()));
@@ -172,18 +165,6 @@ async fn next_message(
     }
 }
 
-/// Grows a lease as soon as there is memory.
-async fn take_memory(lease: &mut Lease, bytes: usize) -> io::Result<()> {
-    let deadline = tokio::time::Instant::now() + MEMORY_WAIT_MAX;
-    while let Err(busy) = lease.grow(bytes) {
-        if tokio::time::Instant::now() >= deadline {
-            return Err(io::Error::new(io::ErrorKind::OutOfMemory, busy.to_string()));
-        }
-        tokio::time::sleep(MEMORY_PAUSE).await;
-    }
-    Ok(())
-}
-
 /// Keeps a message; gives the chunk to acknowledge. **Errors**: the connection is to be closed, so that the chunk comes
 /// again.
 async fn take(bytes: &Bytes, lease: Lease, intake: &Intake, peer: &Arc<str>) -> io::Result<Option<String>> {
@@ -195,6 +176,14 @@ async fn take(bytes: &Bytes, lease: Lease, intake: &Intake, peer: &Arc<str>) -> 
             return Ok(None);
         }
     };
+    if !intake.purpose.admits(stream_of([("tag", events.tag)])) {
+        let reason = format!("tag '{}' is a new stream; the limit is 'limits.streams_max'", events.tag);
+        intake.purpose.reject(peer, Cause::Streams, &reason);
+        return match events.chunk {
+            Some(_) => Err(broken(reason)),
+            None => Ok(None),
+        };
+    }
     let entries = match events.entries {
         Entries::One(entry) => Bytes::from([&[ENTRY_HEAD], entry].concat()),
         Entries::Many(entries) => bytes.slice_ref(entries),

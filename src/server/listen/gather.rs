@@ -72,6 +72,14 @@ impl Purpose {
         Label { listener: self.name }
     }
 
+    /// Whether messages of this origin may be kept, or are of one stream too many. What a sender sends again when it is
+    /// not acknowledged is asked here, before it is acknowledged; of all else the decoder asks.
+    pub fn admits(&self, origin: u64) -> bool {
+        let app = &self.app;
+        let streams = app.streams.as_ref().map(|streams| streams.of(&self.caller.tenant, app.clock.now_ns()));
+        streams.is_none_or(|active| active.admit(origin, app.clock.now_ns()))
+    }
+
     /// Counts and tells a message that never became one: too large, cut off, not to be unpacked.
     pub fn reject(&self, from: &str, cause: Cause, reason: &str) {
         self.app.metrics.rejected(self.name, self.caller.tenant.as_str(), cause.as_str(), 1);
@@ -274,7 +282,7 @@ impl Purpose {
         let (accepted, rejected) = (decoded.accepted(), decoded.rejected_count);
         let Decoded { batch, others, rejected: reasons, causes, .. } = decoded;
         if accepted > 0 {
-            app.append(tenant, batch, others, claim, &mut app.budget.lease()).await?;
+            app.append(tenant, batch, others, claim, &mut app.budget.lease_beyond()).await?;
         }
         app.rates.charge(tenant, app.clock.now_ns(), bytes);
         Ok(Kept { accepted, rejected, reasons, causes, is_repeat: false })

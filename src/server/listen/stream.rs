@@ -15,12 +15,17 @@ use tracing::{debug, warn};
 use super::framing::{Fault, Framing, Splitter};
 use super::gather::Intake;
 use super::{Protocol, forward};
+use crate::server::body::Lease;
 use crate::server::tls::TlsListener;
 
 /// How much is read at once.
 const READ_BYTES: usize = 16 << 10;
 /// How long to wait after the system could not give a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a message waits for memory before its connection is closed, so that two can't wait for each other.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(10);
+const MEMORY_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a connection is read from and written to.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -140,6 +145,18 @@ pub(super) async fn read_more(
     }
 }
 
+/// Makes a lease hold `bytes` as soon as there is memory. **Errors**: there was none for too long.
+pub(super) async fn take_memory(lease: &mut Lease, bytes: usize) -> io::Result<()> {
+    let deadline = tokio::time::Instant::now() + MEMORY_WAIT_MAX;
+    while let Err(busy) = lease.change_to(bytes) {
+        if tokio::time::Instant::now() >= deadline {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, busy.to_string()));
+        }
+        tokio::time::sleep(MEMORY_PAUSE).await;
+    }
+    Ok(())
+}
+
 /// Reads framed messages into the queue. At the end what is there is kept, as its sender believes it to be.
 async fn read_frames(
     mut connection: Connection,
@@ -149,9 +166,14 @@ async fn read_frames(
 ) -> io::Result<()> {
     let mut splitter = Splitter::new(framing, intake.limits.message_bytes_max);
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    // Of a large message that is not whole yet; what is whole counts in the queue.
+    let mut lease = intake.purpose.app.budget.lease();
     let ended = loop {
         while let Some(message) = splitter.next(&mut buffer) {
             take(message, &connection.peer, intake).await;
+        }
+        if let Err(error) = take_memory(&mut lease, buffer.len().saturating_sub(READ_BYTES)).await {
+            break Err(error);
         }
         match read_more(&mut *connection.stream, &mut buffer, intake.limits.idle_timeout, stop).await {
             Ok(Arrival::More) => {}
