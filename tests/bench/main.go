@@ -30,6 +30,7 @@ type settings struct {
 	data                       dataset.Options
 	days                       int
 	cold, onlyWays             bool
+	wayBytes                   int64
 	victoriaLogs, loki         string
 }
 
@@ -41,11 +42,13 @@ func parseFlags() (settings, error) {
 	flag.StringVar(&s.runs, "runs", "runs", "directory that the table is written to")
 	flag.BoolVar(&s.cold, "cold", false, "ask each question also after a restart, and with a dropped page cache where that is allowed")
 	flag.BoolVar(&s.onlyWays, "only-ways", false, "measure only what taking lines in costs, by format and protocol: decode, parse, fsynced log; no flush, no DuckDB")
+	wayMegabytes := flag.Int64("way-mib", 128, "MiB of lines by each way; with few, learning forms and the 10 ms ticks of CPU time count")
 	perDay := flag.Int64("records", 3_000_000, "records of a day")
 	flag.IntVar(&s.days, "days", 1, "days")
 	lokiShare := flag.Float64("loki-share", 1.0/3, "part of the records that is sent by Loki push to a second store; 0: none")
 	end := flag.String("end", "", "time after the last record, RFC 3339 (default: midnight UTC, two days ago)")
 	flag.Parse()
+	s.wayBytes = *wayMegabytes << 20
 	until := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -2)
 	if *end != "" {
 		given, err := time.Parse(time.RFC3339, *end)
@@ -54,7 +57,7 @@ func parseFlags() (settings, error) {
 		}
 		until = given.UTC()
 	}
-	if flag.NArg() > 0 || s.days < 1 || *perDay < recordsMin || *lokiShare < 0 || *lokiShare > 1 {
+	if flag.NArg() > 0 || s.days < 1 || *perDay < recordsMin || *lokiShare < 0 || *lokiShare > 1 || *wayMegabytes < 1 {
 		return s, fmt.Errorf("arguments %q: at least one day and %d records are needed, and a share from 0 to 1", os.Args[1:], recordsMin)
 	}
 	s.victoriaLogs, s.loki = os.Getenv("VICTORIALOGS_URL"), os.Getenv("LOKI_URL")

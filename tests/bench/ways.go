@@ -21,8 +21,6 @@ import (
 )
 
 const (
-	// wayBytes of lines are sent by each way: learning forms does not count, and the clock of CPU time ticks 10 ms.
-	wayBytes = 128 << 20
 	// wayBodyBytes of lines are in a body.
 	wayBodyBytes = 1 << 20
 	// wayBar of issue 6: JSON lines by Loki push in protobuf, CPU-seconds per GB.
@@ -105,7 +103,7 @@ func measureWay(ctx context.Context, s settings, w way, f format) (taken, error)
 	defer os.Remove(path)
 	job := load.Job{ContentType: w.contentType, Path: path}
 	var err error
-	if job.Spans, err = writeBodies(path, w, f); err != nil {
+	if job.Spans, err = writeBodies(path, w, f, s.wayBytes); err != nil {
 		return found, err
 	}
 	environment := noFlush
@@ -198,14 +196,14 @@ func freeAddress() (string, error) {
 	return listener.Addr().String(), listener.Close()
 }
 
-func writeBodies(path string, w way, f format) ([]dataset.Span, error) {
+func writeBodies(path string, w way, f format, bytes int64) ([]dataset.Span, error) {
 	bodies, err := dataset.CreateBodies(path)
 	if err != nil {
 		return nil, err
 	}
 	start := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	made := 0
-	for sent := int64(0); sent < wayBytes; {
+	for sent := int64(0); sent < bytes; {
 		var lines []line
 		var held dataset.Span
 		for held.RawBytes < wayBodyBytes {
