@@ -26,7 +26,7 @@ demo: build dist ## build, run the store with a small workload, and show what pa
 test: lint test-rust test-frontend test-host test-pages test-bench test-torture test-demo ## everything that CI runs
 
 bench: build tests/bench/.venv/.installed ## measure against DuckDB, 3,000,000 records (BENCH="--days 10", "--cold", …)
-	cd tests/bench && go run . --quiver $(abspath $(QUIVER)) --work $(abspath $(TARGET_DIR))/bench $(BENCH)
+	cd tests/bench && go run . --quiver $(abspath $(QUIVER)) --plugin $(abspath $(TARGET_DIR)/debug/gpx_quiver_logs) --work $(abspath $(TARGET_DIR))/bench $(BENCH)
 
 build: ## the store, the plugin's backend and the tests' binaries
 	cargo build $(CARGO_BUILD)

@@ -122,6 +122,7 @@ pub struct Metrics {
     ingest_received_bytes: Family<Protocol, Counter>,
     ingest_decoded_bytes: Family<Protocol, Counter>,
     ingest_seconds: Durations<Protocol>,
+    ingest_lag_seconds: Histogram,
     queries: Family<EndpointOutcome, Counter>,
     query_rows: Family<Endpoint, Counter>,
     query_seconds: Durations<Endpoint>,
@@ -137,6 +138,8 @@ impl Default for Metrics {
             ingest_received_bytes: Family::default(),
             ingest_decoded_bytes: Family::default(),
             ingest_seconds: Family::new_with_constructor(seconds),
+            // From 10 ms to a day.
+            ingest_lag_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 24)),
             queries: Family::default(),
             query_rows: Family::default(),
             query_seconds: Family::new_with_constructor(seconds),
@@ -164,6 +167,11 @@ impl Metrics {
         self.ingest_received_bytes.get_or_create(&label).inc_by(came.received_bytes as u64);
         self.ingest_decoded_bytes.get_or_create(&label).inc_by(came.decoded_bytes as u64);
         self.ingest_seconds.get_or_create(&label).observe(took.as_secs_f64());
+    }
+
+    /// Notes how old the newest record of an append was when it came.
+    pub fn lag(&self, lag: Duration) {
+        self.ingest_lag_seconds.observe(lag.as_secs_f64());
     }
 
     /// Counts records that were not kept.
@@ -212,6 +220,8 @@ impl Metrics {
             self.ingest_decoded_bytes.clone(),
         );
         ingest.register_with_unit("duration", "Time until the answer", Unit::Seconds, self.ingest_seconds.clone());
+        let help = "Age of the newest record of an append when it was kept";
+        ingest.register_with_unit("lag", help, Unit::Seconds, self.ingest_lag_seconds.clone());
         // `quiver_query_…` is the engine's own.
         let query = to.sub_registry_with_prefix("server_query");
         query.register("requests", "Queries by outcome", self.queries.clone());

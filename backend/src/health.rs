@@ -15,8 +15,7 @@ const HOUR_NS: i64 = 3_600_000_000_000;
 /// Asks the store who it is and what it has. **Errors**: why it can't be used, for the person at the form.
 pub async fn check(client: &Client, caller: &Caller) -> Result<String, Error> {
     let options = Options { timeout: Some(TIMEOUT), source: Some("health check".to_owned()), ..caller.options() };
-    let fields_sql = "SELECT count(*) AS fields FROM information_schema.columns \
-                      WHERE table_name = 'logs' AND column_name NOT IN ('_seq', '_line', '_shape', '_raw', '_overflow')";
+    let fields_sql = "SELECT count(*) AS fields FROM information_schema.columns WHERE table_name = 'logs'";
     let now_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
     let since = literal::timestamp(now_ns.saturating_sub(HOUR_NS));
     let records_sql = format!("SELECT count(*) AS records FROM logs WHERE timestamp >= {since}");

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::client::{Answer, Client, Options};
 use crate::error::Error;
-use crate::frame;
+use crate::frame::{self, Page};
 use crate::model::{Editor, Format, Query};
 use crate::settings::LIMIT_MAX;
 use crate::sql::{self, Context, Range, Shape};
@@ -75,7 +75,7 @@ pub async fn run(client: &Arc<Client>, ask: &Ask, caller: &Caller) -> Result<Vec
     if caller.alert && query.format == Format::Auto && query.editor == Editor::Builder {
         query.format = Format::Number;
     }
-    let statement = sql::statement(&query, &context(ask, &query, client)?)?;
+    let mut statement = sql::statement(&query, &context(ask, &query, client)?)?;
     if caller.numbers_only && statement.shape == Shape::Logs {
         // Nothing to read first: the answer would be refused.
         return Err(frame::Error::LinesInAlert.into());
@@ -83,24 +83,27 @@ pub async fn run(client: &Arc<Client>, ask: &Ask, caller: &Caller) -> Result<Vec
     let options = Options {
         row_limit: statement.limit.map(|limit| limit.min(LIMIT_MAX)),
         tenant: client.settings().tenant_of(&query)?,
+        // A person is told what is missing; an alert rule would take a part for the whole.
+        partial: !caller.numbers_only,
         ..caller.options()
     };
     let started = Instant::now();
     let answer = client.query(&statement.sql, &options).await?;
     let answered = started.elapsed();
+    statement.notices.extend(answer.cut.iter().map(|words| format!("Not all of the answer: {words}.")));
     let sql = statement.sql.clone();
     let (client, ref_id, numbers_only) = (Arc::clone(client), ask.ref_id.clone(), caller.numbers_only);
     // Encoding a thousand wide lines takes milliseconds, which no async thread has.
-    let whole_lines = query.whole_lines;
     let encoded = tokio::task::spawn_blocking(move || {
         let request = frame::Request {
             ref_id: &ref_id,
             shape: statement.shape,
             sql: &statement.sql,
             limit: statement.limit,
+            page: page(&query),
             search_words: &statement.search_words,
             links: &client.settings().links,
-            whole_lines,
+            whole_lines: query.whole_lines,
             notices: &statement.notices,
             numbers_only,
             stats: answer.stats.as_ref(),
@@ -111,6 +114,20 @@ pub async fn run(client: &Arc<Client>, ask: &Ask, caller: &Caller) -> Result<Vec
     let encoding = started.elapsed() - answered;
     tracing::debug!(ref_id = ask.ref_id, sql, ?answered, ?encoding, frames = frames.len(), "query answered");
     Ok(frames)
+}
+
+/// A cursor against the query's own order leads in front of the first page.
+fn page(query: &Query) -> Page<'_> {
+    match &query.cursor {
+        Some(cursor) if query.purpose.is_none() => {
+            if cursor.direction == query.builder.direction {
+                Page::Behind(&cursor.seq)
+            } else {
+                Page::InFront
+            }
+        }
+        _ => Page::First,
+    }
 }
 
 fn encode(answer: &Answer, request: &frame::Request<'_>) -> Result<Vec<Vec<u8>>, Error> {

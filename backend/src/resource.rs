@@ -20,8 +20,6 @@ use crate::sql::{self, Range};
 
 /// Values of a picker when it does not say.
 const VALUES_DEFAULT: u64 = 100;
-/// Columns of the store's own, which `*` leaves out too.
-const HIDDEN: [&str; 5] = ["_seq", "_line", "_shape", "_raw", "_overflow"];
 /// Values of a picker at most.
 const VALUES_MAX: u64 = 10_000;
 
@@ -53,9 +51,7 @@ async fn fields(client: &Client, options: &Options) -> Result<Value, Error> {
         let [names, types] = texts(batch)?;
         for (name, data_type) in names.iter().zip(types.iter()) {
             let (Some(name), Some(data_type)) = (name, data_type) else { continue };
-            if !HIDDEN.contains(&name) {
-                fields.push(json!({"name": name, "type": field_type(data_type)}));
-            }
+            fields.push(json!({"name": name, "type": field_type(data_type)}));
         }
     }
     Ok(Value::Array(fields))

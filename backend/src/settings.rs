@@ -293,31 +293,31 @@ impl Settings {
     }
 }
 
-/// The proxy of Grafana's `[secure_socks_datasource_proxy]`, where that is set by environment variables, which plugins
-/// inherit. What stands in grafana.ini comes with each request, in a field that the SDK's protocol does not have yet.
+/// The proxy of Grafana's `[secure_socks_datasource_proxy]`. Wherever it is set, Grafana hands it to plugins in these
+/// environment variables (its pkg/services/pluginsintegration/pluginconfig/envvars.go).
 fn parse_proxy(form: &Form, raw: &Raw<'_>) -> Result<Option<Proxy>, Error> {
     if !form.enable_secure_socks_proxy {
         return Ok(None);
     }
     let variable = |name: &str| raw.proxy.get(name).map(|text| text.trim()).filter(|text| !text.is_empty());
     let is_on = |name: &str| variable(name).is_some_and(|text| text.eq_ignore_ascii_case("true"));
-    // Grafana's own variable, or the one that it made for plugins before version 10.3.
-    if !is_on("ENABLED") && !is_on("SERVER_ENABLED") {
-        let why = format!("it is on here, and {PROXY_PREFIX}ENABLED is not 'true' in Grafana's environment");
-        return Err(Error::Proxy(why));
+    if !is_on("SERVER_ENABLED") {
+        let why = "it is on here, and off in Grafana's configuration ('enabled' of [secure_socks_datasource_proxy])";
+        return Err(Error::Proxy(why.to_owned()));
     }
     let needed =
         |name: &str| variable(name).ok_or_else(|| Error::Proxy(format!("Grafana gives no {PROXY_PREFIX}{name}")));
-    let file = |name: &str| {
-        let path = needed(name)?;
+    let file = |path: &str| {
         std::fs::read_to_string(path).map_err(|error| Error::Proxy(format!("'{path}' cannot be read: {error}")))
     };
     let tls = if is_on("ALLOW_INSECURE") {
         None
     } else {
-        let client = Some((file("CLIENT_CERT")?, file("CLIENT_KEY")?));
+        let client = Some((file(needed("CLIENT_CERT")?)?, file(needed("CLIENT_KEY")?)?));
+        // Several files stand with spaces between them.
+        let ca = needed("ROOT_CA_CERT")?.split(' ').map(file).collect::<Result<Vec<_>, _>>()?.join("\n");
         let server_name = variable("SERVER_NAME").map(str::to_owned);
-        Some(Tls { skip_verify: false, ca: Some(file("ROOT_CA_CERT")?), client, server_name })
+        Some(Tls { skip_verify: false, ca: Some(ca), client, server_name })
     };
     let name = form.secure_socks_proxy_username.trim();
     let user = if name.is_empty() { raw.uid } else { name };
@@ -559,8 +559,8 @@ mod tests {
             Settings::parse(&raw).map(|settings| settings.proxy).map_err(|error| error.to_string())
         };
         assert_eq!(with(b"{}", &[("SERVER_ENABLED", "true")]), Ok(None));
-        assert!(with(on, &[]).expect_err("off in Grafana").contains("PROXY_ENABLED is not 'true'"));
-        let address = [("ENABLED", "true"), ("PROXY_ADDRESS", "pdc:1080"), ("ALLOW_INSECURE", "true")];
+        assert!(with(on, &[]).expect_err("off in Grafana").contains("off in Grafana's configuration"));
+        let address = [("SERVER_ENABLED", "true"), ("PROXY_ADDRESS", "pdc:1080"), ("ALLOW_INSECURE", "true")];
         let proxy = Proxy { address: "pdc:1080".into(), tls: None, user: "quiver".into(), password: "password".into() };
         assert_eq!(with(on, &address), Ok(Some(proxy)));
         let error = with(on, &[("SERVER_ENABLED", "true"), ("PROXY_ADDRESS", "x:1"), ("CLIENT_CERT", "/no/such")]);

@@ -84,9 +84,7 @@ impl Channels {
         let known = self.known.lock().expect("no code panics under this lock");
         known.iter().find(|(other, _)| other == path).map(|(_, model)| model.clone())
     }
-}
 
-impl Channels {
     /// Remembers where the store was when a viewer came to a channel.
     pub fn subscribe(&self, channel: &str, newest_seq: i64) {
         let mut subscribed = self.subscribed.lock().expect("no code panics under this lock");
@@ -251,6 +249,7 @@ impl Follower {
             shape: Shape::Logs,
             sql: "",
             limit: None,
+            page: frame::Page::First,
             search_words: &[],
             links: &self.client.settings().links,
             whole_lines: false,

@@ -93,7 +93,7 @@ function ConnectionFields(props: Props) {
           {...props}
           name="enableSecureSocksProxy"
           label="Secure socks proxy"
-          description="Reach the store through the proxy of Grafana's configuration, which must be set by environment variables (GF_SECURE_SOCKS_DATASOURCE_PROXY_…)."
+          description="Reach the store through the proxy of Grafana's configuration ([secure_socks_datasource_proxy] in grafana.ini)."
         />
       )}
     </FieldSet>

@@ -91,6 +91,7 @@ const TABLES: Array<[string, string]> = [
     'logs',
     'Every line: timestamp, level, service, message, trace_id, span_id, then each other field as its own column.',
   ],
+  ['metrics', 'The store itself, every 15 s: timestamp, name, labels, value, per_second.'],
   ['information_schema.columns', 'Names and types of all columns.'],
   ['information_schema.routines', 'All functions.'],
 ];

@@ -194,7 +194,6 @@ describe('infinite scroll', () => {
     await lastValueFrom(source.query(more(T, T + 100)));
     expect(calls[1].body.queries[0]).toMatchObject({
       cursor: { timestampNs: `${BigInt(T) * 1_000_000n + 100_000_250n}`, seq: '4', direction: 'backward' },
-      builder: { direction: 'backward' },
     });
     expect([calls[1].body.from, calls[1].body.to]).toEqual([String(T), String(T + 101)]);
   });

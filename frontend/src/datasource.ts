@@ -181,11 +181,10 @@ export class QuiverDatasource
     const asked = request.targets.map((target) => {
       const model = normalize(target);
       const shown = withAdHocFilters(model, request.filters);
-      return { target, model, shown, cursor: this.pages.cursor(shown, fromMs, toMs) };
+      return { target, shown, cursor: this.pages.cursor(shown, fromMs, toMs) };
     });
-    const targets = asked.map(({ target, model, cursor }) =>
-      cursor ? { ...target, cursor, builder: { ...model.builder, direction: cursor.direction } } : target
-    );
+    // The builder keeps its direction: by it, the backend knows on which side of the first page the lines will stand.
+    const targets = asked.map(({ target, cursor }) => (cursor ? { ...target, cursor } : target));
     const range = rangeAround(
       fromMs,
       toMs,

@@ -63,6 +63,9 @@ pub struct Server {
     /// Time for running requests to end at shutdown.
     #[serde(with = "duration")]
     pub shutdown_grace: Duration,
+    /// Time between two samples of the store's own metrics.
+    #[serde(with = "duration")]
+    pub sample_every: Duration,
     /// `[server.auth]`
     pub auth: Auth,
     /// `[server.tls]`

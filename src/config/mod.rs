@@ -343,6 +343,9 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
     if server.head_timeout.is_zero() {
         return Err(setting("server.head_timeout", "must be more than 0"));
     }
+    if server.sample_every.is_zero() {
+        return Err(setting("server.sample_every", "must be more than 0"));
+    }
     if typed.query.timeout_max.is_zero() {
         return Err(setting("query.timeout_max", "must be more than 0"));
     }

@@ -12,6 +12,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+    TableProvider,
 };
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::FunctionRegistry;
@@ -36,6 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::admission::Admission;
 use super::compare::LooseTypes;
 use super::counted::AnswerWithoutRecords;
+use super::history::{self, History, MetricsTable};
 use super::plan::{self, FieldNames, TABLE};
 use super::pool::QueryPool;
 use super::runs::GroupRuns;
@@ -69,6 +71,7 @@ pub struct Engine {
     handle: tokio::runtime::Handle,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
 }
 
 #[derive(Debug)]
@@ -109,6 +112,7 @@ impl Engine {
             threads: Mutex::new(Some(threads)),
             admission: Arc::new(Admission::new(options.concurrency_max)),
             metrics: Arc::default(),
+            history: Arc::default(),
             store,
             options,
         }))
@@ -170,7 +174,7 @@ impl Engine {
         let columns = if read.about_schema { Columns::All } else { Columns::Named(&read.names, read.wildcard) };
         let mut table = LogsTable::new(self.store.clone(), snapshot.clone(), &columns, request.range, counts.clone());
         table.hide(self.hidden(&table, &snapshot, &fields)?);
-        let state = self.state_with(table);
+        let state = self.state_with(table, request.range);
 
         let wrong = |error: &_| failure::of_planning(error, &request.sql, &fields, || function_names(&state));
         let statement = Statement::Statement(Box::new(read.statement));
@@ -231,10 +235,15 @@ impl Engine {
         Ok(hidden)
     }
 
-    /// The session with one tenant's table in it.
-    fn state_with(&self, table: LogsTable) -> SessionState {
+    /// The session with one tenant's table in it, and the store's own.
+    fn state_with(&self, table: LogsTable, range: Option<TimeRange>) -> SessionState {
         let schema = MemorySchemaProvider::new();
-        schema.register_table(TABLE.into(), Arc::new(table)).expect("a new schema has no table yet");
+        let metrics = MetricsTable { history: self.history.clone(), range };
+        let tables: [(&str, Arc<dyn TableProvider>); 2] =
+            [(TABLE, Arc::new(table)), (history::TABLE, Arc::new(metrics))];
+        for (name, table) in tables {
+            schema.register_table(name.into(), table).expect("a new schema has no such table yet");
+        }
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema("public", Arc::new(schema)).expect("a memory catalog takes schemas");
         let catalogs = MemoryCatalogProviderList::new();
@@ -303,6 +312,11 @@ impl Engine {
             let ended = tokio::task::spawn_blocking(move || threads.shutdown_timeout(Duration::from_secs(1))).await;
             ended.expect("ending threads does not panic");
         }
+    }
+
+    /// What the table `metrics` shows; its samples are recorded there.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Registers the engine's metrics.

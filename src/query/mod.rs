@@ -15,6 +15,7 @@ mod deletion;
 mod engine;
 mod extremes;
 mod failure;
+mod history;
 mod output;
 mod percentile;
 mod plan;
@@ -29,6 +30,7 @@ mod tests;
 mod yielding;
 
 pub use engine::{Engine, Prepared, Rows};
+pub use history::{History, Sample};
 
 use crate::error::Kind;
 use crate::memory::Ceiling;

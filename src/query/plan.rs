@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word};
 
-use super::Error;
+use super::{Error, history};
 use crate::record::column;
 
 /// The table of records.
@@ -48,7 +48,12 @@ pub(super) fn read(sql: &str, fields: &FieldNames) -> Result<Read, Error> {
     let tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
         .map_err(|error| Error::Invalid(point(sql, error.location, 1, &lower_first(&error.message))))?;
-    let tokens = resolve_names(tokens, fields);
+    let asks_metrics = |word: &Word| word.value.eq_ignore_ascii_case(history::TABLE);
+    let tokens = if tokens.iter().filter_map(word).any(asks_metrics) {
+        resolve_names(tokens, &fields.with(history::COLUMNS))
+    } else {
+        resolve_names(tokens, fields)
+    };
     let names: BTreeSet<String> = tokens.iter().filter_map(word).map(|word| word.value.clone()).collect();
     let about_schema = names.contains("information_schema") || tokens.iter().find_map(word).is_some_and(starts_inquiry);
 
@@ -109,6 +114,12 @@ impl FieldNames {
             folded.and_modify(|known| *known = None).or_insert_with(|| Some(name.to_owned()));
         }
         all
+    }
+
+    /// These, and other names that are matched as typed.
+    fn with<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> FieldNames {
+        let exact = self.exact.iter().cloned().chain(names.into_iter().map(str::to_owned)).collect();
+        FieldNames { exact, folded: self.folded.clone() }
     }
 
     /// Whether there is a field of exactly this name.
@@ -370,6 +381,16 @@ mod tests {
         check("SELECT a, A FROM logs", "SELECT a, A FROM logs");
         check("SELECT \"UserID\" FROM logs", "SELECT \"UserID\" FROM logs");
         check("SELECT 'UserID' FROM logs", "SELECT 'UserID' FROM logs");
+    }
+
+    #[test]
+    fn the_metrics_columns_are_no_fields() {
+        check("SELECT count FROM logs", "SELECT Count FROM logs");
+        let fields = FieldNames::new(["Value", "Name"]);
+        for (table, expect) in [("logs", "Name, Value"), ("Metrics", "name, value")] {
+            let read = read(&format!("SELECT name, value FROM {table}"), &fields).unwrap();
+            assert!(read.statement.to_string().contains(expect), "{}", read.statement);
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! abilities) stands in `sql_metadata`.
 //!
 //! Invariant: the server keeps nothing between two calls. A ticket and a prepared statement's handle are the statement
-//! itself, so a client may go on after a restart, or at another node, and nothing has to be cleaned up after it.
+//! itself, so a client may go on after a restart, or at another node, and nothing has to be cleaned up after it. The plugin
+//! counts on it: it makes its tickets itself, so that a query is planned once.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -4,9 +4,10 @@
 //! Invariant: an answer that says "kept" is given after [`crate::storage::Store::append`] returned, never before.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::TimestampNanosecondType;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -22,7 +23,7 @@ use super::body::{self, Encoding, Lease};
 use super::status::{Error, FIREHOSE_REQUEST_ID, is_media_type};
 use super::{App, Caller};
 use crate::decode::{self, Cause, Decoded, Rejection};
-use crate::record::{Seen, Tenant};
+use crate::record::{Seen, Tenant, column};
 use crate::storage::{BatchId, Claim};
 use crate::telemetry::IngestOutcome;
 
@@ -158,8 +159,14 @@ impl App {
                 (_, Seen::BeingKept) => return Err(Error::BeingKept),
             }
         }
+        let newest_ns = newest_ns(&batch);
         // The tenant's own records are last: what it knows was kept as a whole.
-        Ok(store.append_claimed(tenant, batch, claim).await?)
+        store.append_claimed(tenant, batch, claim).await?;
+        if let Some(newest_ns) = newest_ns {
+            let lag_ns = self.clock.now_ns().saturating_sub(newest_ns);
+            self.metrics.lag(Duration::from_nanos(u64::try_from(lag_ns).unwrap_or(0)));
+        }
+        Ok(())
     }
 
     /// Counts a request that came to an end.
@@ -185,6 +192,12 @@ impl App {
         };
         self.metrics.ingest(protocol, outcome, came, started.elapsed());
     }
+}
+
+/// Time of the newest record.
+fn newest_ns(batch: &RecordBatch) -> Option<i64> {
+    let times = batch.column_by_name(column::TIMESTAMP)?.as_primitive_opt::<TimestampNanosecondType>()?;
+    arrow::compute::max(times)
 }
 
 /// A body on its way to a decoder; it holds its share of the budget until its records are kept.

@@ -52,6 +52,7 @@ pub mod range;
 mod rates;
 mod receivers;
 pub mod rows;
+mod sampling;
 mod splunk;
 mod sql_metadata;
 mod status;
@@ -305,6 +306,8 @@ impl Server {
         }
         self.app.phase.store(READY, Ordering::Release);
         self.ports.spawn(deletions::run(self.app.clone(), self.stop.clone()));
+        let every = self.config.server.sample_every;
+        self.ports.spawn(sampling::run(self.app.clone(), every, self.stop.clone()));
         self.health.set_service_status("", ServingStatus::Serving).await;
         self.ports.spawn(grpc::follow_health(self.app.clone(), self.health.clone(), self.stop.clone()));
         self.listeners.start();

@@ -70,6 +70,8 @@ pub struct Metrics {
     pub quarantined_records: Gauge,
     /// Size of segments and write-ahead log.
     pub disk_bytes: Gauge,
+    /// Size of the write-ahead log alone.
+    pub wal_disk_bytes: Gauge,
     /// Free space of the file system.
     pub disk_free_bytes: Gauge,
     /// Time of a merge.
@@ -108,6 +110,7 @@ impl Default for Metrics {
             quota_removed_bytes: Counter::default(),
             quarantined_segments: Gauge::default(),
             quarantined_records: Gauge::default(),
+            wal_disk_bytes: Gauge::default(),
             disk_bytes: Gauge::default(),
             disk_free_bytes: Gauge::default(),
             compaction_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 14)),
@@ -192,6 +195,7 @@ impl Metrics {
             self.quarantined_records.clone(),
         );
         registry.register("disk_bytes", "Size of segments and write-ahead log", self.disk_bytes.clone());
+        registry.register("wal_disk_bytes", "Size of the write-ahead log", self.wal_disk_bytes.clone());
         registry.register("disk_free_bytes", "Free space of the file system", self.disk_free_bytes.clone());
         let help = "Time of a merge";
         registry.register_with_unit("compaction", help, Unit::Seconds, self.compaction_seconds.clone());

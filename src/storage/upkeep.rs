@@ -351,6 +351,7 @@ impl Writer {
         }
         let used = used - if removed.is_some() { bytes } else { 0 };
         metrics.disk_bytes.set(i64::try_from(used).unwrap_or(i64::MAX));
+        metrics.wal_disk_bytes.set(i64::try_from(wal_bytes).unwrap_or(i64::MAX));
         match rustix::fs::statvfs(&self.options.data_dir) {
             Ok(found) => {
                 let free = found.f_bavail.saturating_mul(found.f_frsize);

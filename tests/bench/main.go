@@ -1,5 +1,5 @@
-// The bench of `make bench`: one day of logs into a fresh store, the questions of performance.md to it, the same to
-// DuckDB over Parquet, and one table of both.
+// The bench of `make bench`: one day of logs into a fresh store, the questions of performance.md to it, at once
+// and through the plugin, the same to DuckDB over Parquet, and one table of it all.
 //
 // Invariant: it fails when answers differ; a bar that is not met is told, and is no failure.
 package main
@@ -26,7 +26,7 @@ const recordsMin = 300_000
 
 // settings are the flags, as validated.
 type settings struct {
-	binary, python, work, runs string
+	binary, plugin, python, work, runs string
 	data                       dataset.Options
 	days                       int
 	cold, onlyWays             bool
@@ -37,6 +37,7 @@ type settings struct {
 func parseFlags() (settings, error) {
 	var s settings
 	flag.StringVar(&s.binary, "quiver", "../../target/debug/quiver", "the store's binary")
+	flag.StringVar(&s.plugin, "plugin", "../../target/debug/gpx_quiver_logs", "the plugin's binary")
 	flag.StringVar(&s.python, "python", ".venv/bin/python", "a Python with requirements.txt installed")
 	flag.StringVar(&s.work, "work", "../../target/bench", "directory of data, kept for the next run; stores in it are removed")
 	flag.StringVar(&s.runs, "runs", "runs", "directory that the table is written to")

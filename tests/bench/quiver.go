@@ -128,6 +128,9 @@ func measureLines(ctx context.Context, s settings, data *dataset.Dataset, result
 	if measured.PeakAsked, err = process.PeakMemory(r.Pid()); err != nil {
 		return nil, err
 	}
+	if result.viaPlugin, err = r.measurePanels(ctx, data, result.questions); err != nil {
+		return nil, fmt.Errorf("through the plugin: %w", err)
+	}
 	if result.startUp, err = r.restart(ctx, data); err != nil {
 		return nil, err
 	}

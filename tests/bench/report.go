@@ -21,6 +21,9 @@ const (
 	memoryBar       = 400.0 // MB
 	firstRowBar     = 10.0  // ms
 	startUpBar      = 1000.0
+	pluginRatio     = 1.3 // of the time at the store, and
+	pluginExtra     = 3.0 // ms
+	wideCPUBar      = 5.0 // ms
 	reportTimestamp = "2006-01-02"
 )
 
@@ -37,6 +40,7 @@ type result struct {
 	others         []other
 	formats        []decoded
 	ways           []taken
+	viaPlugin      *viaPlugin
 	firstRow       float64
 	startUp        time.Duration
 	isCacheDropped bool
@@ -55,6 +59,11 @@ func (r *result) compare() {
 			differ(q.Name, asked.err)
 		} else if err := q.Same(asked.answer, r.references[i].answer); err != nil {
 			differ(q.Name, err)
+		}
+	}
+	for _, p := range r.viaPlugin.panels {
+		if p.err != nil {
+			differ(p.name+", through the plugin", p.err)
 		}
 	}
 	if rare := r.timings[0]; rare.err == nil {
@@ -94,6 +103,7 @@ func (r *result) markdown() string {
 		out.WriteString("**Others computed too when this run began: take its times and ratios as rough.**\n\n")
 	}
 	r.writeQuestions(&out)
+	r.writePanels(&out)
 	r.writeCosts(&out)
 	r.writeFormats(&out)
 	writeWays(&out, r.ways)
@@ -134,6 +144,21 @@ func (r *result) writeQuestions(out *strings.Builder) {
 	writeTable(out, rows)
 }
 
+func (r *result) writePanels(out *strings.Builder) {
+	bar := fmt.Sprintf("of %g × + %g ms", pluginRatio, pluginExtra)
+	rows := [][]string{{"through the plugin", "rows", "store, ms", "plugin, ms", "ratio", bar, ""}}
+	for _, p := range r.viaPlugin.panels {
+		ofBar := p.through / (pluginRatio*p.atStore + pluginExtra)
+		row := []string{p.name, fmt.Sprint(p.rows), digits(p.atStore), digits(p.through), digits(p.through / p.atStore), digits(ofBar), verdict(ofBar, 1)}
+		if p.err != nil {
+			row = []string{p.name, "", "", "failed", "", "", "failed"}
+		}
+		rows = append(rows, row)
+	}
+	out.WriteByte('\n')
+	writeTable(out, rows)
+}
+
 func (r *result) writeCosts(out *strings.Builder) {
 	rows := [][]string{{"cost", "measured", "bar", ""}}
 	add := func(name string, value, bar float64) {
@@ -154,6 +179,8 @@ func (r *result) writeCosts(out *strings.Builder) {
 	}
 	add("first row of newest 1000, hot, ms", r.firstRow, firstRowBar)
 	add("start of the process to the first answer, ms", milliseconds(r.startUp), startUpBar)
+	wide := fmt.Sprintf("plugin: CPU-ms of %d lines of %d fields, Flight to frame", wideLines, wideFields)
+	add(wide, r.viaPlugin.wideCPU, wideCPUBar)
 	tell("peak memory after ingest alone, MB", float64(r.lines.PeakLoaded)/1e6)
 	tell("wall time until settled, s", r.lines.Settled.Seconds())
 	tell("client CPU-s per GB", cpuPerGigabyte(r.lines.ClientCPU, r.lines.Outcome))

@@ -285,6 +285,10 @@ func (a opened) ask(target json.RawMessage, values grafana.Values) data.Frames {
 // Every panel of every dashboard over the demo's lines: as it opens, and with the choices that people make.
 func TestEveryPanelHasData(t *testing.T) {
 	h, _ := provisionedOver(t, wholeStory)
+	eventually(t, "the store's own metrics tell of lines and of queries", func() bool {
+		return h.table("SELECT DISTINCT name FROM metrics WHERE per_second IS NOT NULL AND name = 'quiver_server_query_requests_total' "+
+			"OR name IN ('quiver_server_query_duration_seconds_p50', 'quiver_ingest_lag_seconds_p50', 'quiver_storage_wal_sync_seconds_p95')").Rows() == 4
+	})
 	choices := map[string]grafana.Values{
 		"all":      {},
 		"two":      {"service": {"payments-api", "bff"}, "level": {"error", "info"}, "namespace": {"shop", "platform"}},

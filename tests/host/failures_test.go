@@ -2,11 +2,15 @@ package host
 
 import (
 	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
+	"github.com/grafana/grafana-plugin-sdk-go/data"
 
 	"quiver/tests/host/query"
 )
@@ -106,6 +110,71 @@ func TestQueryThatTakesTooLong(t *testing.T) {
 	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("a query with a deadline of 1 s took %s", took)
 	}
+}
+
+// noticed gives the frame of a query that is answered in part, and says so.
+func noticed(t *testing.T, h *host, model query.Model, words ...string) *data.Frame {
+	t.Helper()
+	frame := h.frame(model, seriesFrom, seriesTo)
+	var told []string
+	for _, notice := range frame.Meta.Notices {
+		told = append(told, notice.Text)
+	}
+	for _, word := range words {
+		if !strings.Contains(strings.Join(told, "\n"), word) {
+			t.Errorf("notices %q do not say %q", told, word)
+		}
+	}
+	return frame
+}
+
+// What came before the deadline is shown, with a word about the rest; an alert rule must not take it for the whole.
+func TestATimeOutKeepsWhatThereIs(t *testing.T) {
+	h := newHost(t)
+	pushSeries(h)
+	h.instance.JSONData["timeoutSeconds"] = 1
+	halfEndless := query.SQL("A", "table", "SELECT duration_ms FROM logs UNION ALL SELECT count(*) FROM logs a, logs b, logs c, logs d "+
+		"WHERE a.duration_ms + b.duration_ms + c.duration_ms + d.duration_ms = 1")
+	if frame := noticed(t, h, halfEndless, "Not all of the answer", "took longer than 1s"); frame.Rows() == 0 {
+		t.Error("no rows, and there are some before the deadline")
+	}
+	response := h.responses(map[string]string{"FromAlert": "true"}, halfEndless.Over(seriesFrom, seriesTo))["A"]
+	wantError(t, response, backend.StatusTimeout)
+}
+
+func TestALimitOfTheStoreIsANotice(t *testing.T) {
+	h := newHost(t, "QUIVER_QUERY_ROWS_MAX=3")
+	pushSeries(h)
+	frame := noticed(t, h, query.SQL("A", "table", "SELECT message FROM logs"), "cut at the store's limit of rows")
+	if frame.Rows() != 3 {
+		t.Errorf("%d rows, want 3", frame.Rows())
+	}
+}
+
+// A damaged segment costs its own lines, not the panel.
+func TestADamagedSegmentIsANotice(t *testing.T) {
+	h := newHost(t)
+	pushSeries(h)
+	http, grpc := h.store.HTTP, h.store.GRPC
+	if err := h.store.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	h.store = nil
+	damaged := 0
+	err := filepath.WalkDir(h.dataDir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".parquet" {
+			return err
+		}
+		damaged++
+		return os.Truncate(path, 100)
+	})
+	if err != nil || damaged == 0 {
+		t.Fatalf("%d segments, %v", damaged, err)
+	}
+	h.start(http, grpc)
+	h.jsonLines(`{"ts":"` + seriesFrom.Format(time.RFC3339Nano) + `","service":"a","msg":"still here"}`)
+	frame := noticed(t, h, query.Logs("A"), "records may be missing")
+	sameText(t, "bodies", texts(t, field(t, frame, "body")), []string{"still here"})
 }
 
 // The store goes away and comes back: a panel says so in words, and works again without a new Grafana.

@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -143,4 +144,72 @@ func TestOldestFirstGivesTheOldEnd(t *testing.T) {
 		model.Builder.Limit, model.Builder.Direction = 2, direction
 		sameText(t, direction, texts(t, field(t, h.frame(model, noon.Add(-time.Minute), noon.Add(time.Minute)), "body")), want)
 	}
+}
+
+// Explore joins a further page with what it has (combineFrames in Grafana 12.3, packages/grafana-o11y-ds-frontend) in front of
+// the frame of the same name, or behind all others, and sorts by time, which leaves lines of one time where they stand.
+func joined(frames, page data.Frames) data.Frames {
+	for _, frame := range page {
+		same := slices.IndexFunc(frames, func(known *data.Frame) bool { return known.RefID == frame.RefID && known.Name == frame.Name })
+		if same < 0 {
+			frames = append(frames, frame)
+		} else {
+			frames = slices.Insert(frames, same, frame) // its rows before those of the same name
+		}
+	}
+	return frames
+}
+
+// Lines of one time stand in one order over all pages, in whichever way one scrolls.
+func TestPagesOfOneTimeStandInOrder(t *testing.T) {
+	h := newHost(t)
+	const count, limit = 100, 10
+	lines := make([]string, count)
+	for i := range lines {
+		lines[i] = fmt.Sprintf(`{"ts":%q,"service":"s","msg":"%d"}`, noon.Format(time.RFC3339Nano), i)
+	}
+	h.jsonLines(lines...)
+	from, to := noon.Add(-time.Minute), noon.Add(time.Minute)
+	for own, opposite := range map[string]string{"backward": "forward", "forward": "backward"} {
+		t.Run(own, func(t *testing.T) {
+			model := query.Logs("A")
+			model.Builder.Direction, model.Builder.Limit = own, limit
+			middle := query.Cursor{TimestampNs: strconv.FormatInt(noon.UnixNano(), 10), Seq: "50", Direction: own}
+			shown := data.Frames{h.frame(model, from, to)}
+			if own == "backward" {
+				want := []string{}
+				for range 3 {
+					model.Cursor = cursorAfter(t, shown[len(shown)-1], own)
+					shown = joined(shown, h.frames(model, from, to))
+				}
+				for i := range 4 * limit {
+					want = append(want, strconv.Itoa(count-1-i))
+				}
+				sameText(t, "three pages behind", bodiesOf(t, shown), want)
+			}
+			model.Cursor = &middle
+			shown = h.frames(model, from, to)
+			shown[0].Name = "" // as a first page
+			before := middle
+			before.Seq, before.Direction = texts(t, field(t, shown[0], "id"))[0], opposite
+			model.Cursor = &before
+			shown = joined(shown, h.frames(model, from, to))
+			step := map[string]int{"backward": -1, "forward": 1}[own]
+			first, _ := strconv.Atoi(bodiesOf(t, shown)[0])
+			for i, body := range bodiesOf(t, shown) {
+				if body != strconv.Itoa(first+i*step) {
+					t.Fatalf("a page in front: line %s in place %d of %v", body, i, bodiesOf(t, shown))
+				}
+			}
+		})
+	}
+}
+
+func bodiesOf(t *testing.T, frames data.Frames) []string {
+	t.Helper()
+	var all []string
+	for _, frame := range frames {
+		all = append(all, texts(t, field(t, frame, "body"))...)
+	}
+	return all
 }

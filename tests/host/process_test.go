@@ -15,13 +15,13 @@ import (
 	"quiver/tests/host/query"
 )
 
-func startPlugin(t *testing.T) *grafana.Plugin {
+func startPlugin(t *testing.T, env ...string) *grafana.Plugin {
 	t.Helper()
 	binary, err := binaryFrom("QUIVER_PLUGIN_BIN", "cargo build -p quiver-plugin")
 	if err != nil {
 		t.Fatal(err)
 	}
-	started, err := grafana.Start(binary, pluginLog)
+	started, err := grafana.Start(binary, pluginLog, env...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func provisioned(t *testing.T) (*host, grafana.Provisioning) {
 
 func provisionedOver(t *testing.T, history time.Duration) (*host, grafana.Provisioning) {
 	t.Helper()
-	h := newHost(t)
+	h := newHost(t, sampledOften)
 	found, err := grafana.ReadProvisioning(provisioningDirectory, map[string]string{
 		"QUIVER_URL": "http://" + h.store.GRPC, "JAEGER_URL": "http://127.0.0.1:16686",
 		"JAEGER_EXTERNAL_URL": "http://jaeger.example:16686", "GF_PATHS_PROVISIONING": "/etc/grafana/provisioning",

@@ -16,8 +16,11 @@ use arrow::record_batch::RecordBatch;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::sql::{Any, CommandGetSqlInfo, CommandStatementQuery, ProstMessageExt, SqlInfo};
-use arrow_flight::{FlightDescriptor, FlightInfo, Ticket};
+use arrow_flight::sql::{
+    Any, CommandGetSqlInfo, CommandStatementQuery, ProstMessageExt, SqlInfo, TicketStatementQuery,
+};
+use arrow_flight::{FlightDescriptor, Ticket};
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use http::header::HeaderValue;
 use prost::Message;
@@ -36,7 +39,7 @@ const CONCURRENCY_MAX: usize = 16;
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// One gRPC message; a batch of wide lines can be large.
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
-/// A query is sent again when the connection breaks before the store has planned it.
+/// A query is sent again when the connection breaks before the store has answered.
 const TRIES_MAX: u32 = 3;
 /// The store's own word about a deadline is better than ours: wait this much longer for it.
 const DEADLINE_GRACE: Duration = Duration::from_secs(2);
@@ -134,6 +137,8 @@ pub struct Options {
     pub cookies: Option<HeaderValue>,
     /// Whose logs, instead of the data source's tenant.
     pub tenant: Option<HeaderValue>,
+    /// Rows that came before the store's deadline are an answer.
+    pub partial: bool,
 }
 
 /// What the store answered.
@@ -145,11 +150,13 @@ pub struct Answer {
     pub batches: Vec<RecordBatch>,
     /// What it cost, if the store said so.
     pub stats: Option<Stats>,
+    /// Why rows are missing: the store's words about its deadline.
+    pub cut: Option<String>,
 }
 
 /// An open data source: one connection, made when it is first needed and made again when it breaks.
 pub struct Client {
-    channel: Channel,
+    flight: FlightServiceClient<Channel>,
     settings: Settings,
     permits: Semaphore,
     /// A store has answered here before: what fails now is not a wrong address.
@@ -177,7 +184,8 @@ impl Client {
             .map_err(|error| bad(error.to_string()))?
             .connect_with_connector_lazy(connector);
         let permits = Semaphore::new(CONCURRENCY_MAX);
-        Ok(Client { channel, settings, permits, answered: AtomicBool::new(false) })
+        let flight = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Client { flight, settings, permits, answered: AtomicBool::new(false) })
     }
 
     /// The settings it was opened with.
@@ -190,8 +198,9 @@ impl Client {
         let timeout = options.timeout.unwrap_or(self.settings.timeout).min(self.settings.timeout);
         let answer = async {
             let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-            let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
-            self.run(&command.as_any(), &self.metadata(options, timeout)).await
+            let handle = Bytes::copy_from_slice(sql.as_bytes());
+            let ticket = TicketStatementQuery { statement_handle: handle }.as_any();
+            self.run(&ticket, &self.metadata(options, timeout), options.partial).await
         };
         let answered = tokio::time::timeout(timeout + DEADLINE_GRACE, answer).await;
         answered.map_err(|_| self.no_answer(timeout))?
@@ -201,9 +210,11 @@ impl Client {
     pub async fn plan(&self, sql: &str, options: &Options) -> Result<(), Error> {
         let timeout = options.timeout.unwrap_or(self.settings.timeout).min(self.settings.timeout);
         let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None }.as_any();
+        let descriptor = FlightDescriptor::new_cmd(command.encode_to_vec());
         let metadata = self.metadata(options, timeout);
-        let mut flight = FlightServiceClient::new(self.channel.clone());
-        let planned = tokio::time::timeout(timeout, self.flight_info(&mut flight, &command, &metadata)).await;
+        let planned = self
+            .call(descriptor, &metadata, |mut flight, request| async move { flight.get_flight_info(request).await });
+        let planned = tokio::time::timeout(timeout, planned).await;
         planned.map_err(|_| self.no_answer(timeout))?.map(drop)
     }
 
@@ -225,7 +236,7 @@ impl Client {
         let timeout = options.timeout.unwrap_or(self.settings.timeout);
         let metadata = self.metadata(options, timeout);
         let command = CommandGetSqlInfo { info: names.to_vec() }.as_any();
-        let answer = tokio::time::timeout(timeout, self.run(&command, &metadata)).await.ok()?.ok()?;
+        let answer = tokio::time::timeout(timeout, self.run(&command, &metadata, false)).await.ok()?.ok()?;
         let text = |wanted: u32| {
             answer.batches.iter().find_map(|batch| {
                 let names = batch.column_by_name("info_name")?.as_primitive_opt::<UInt32Type>()?;
@@ -238,32 +249,61 @@ impl Client {
         Some(text(names[1]).map_or(name.clone(), |version| format!("{name} {version}")))
     }
 
-    async fn run(&self, command: &Any, metadata: &MetadataMap) -> Result<Answer, Error> {
-        let mut flight = FlightServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let info = self.flight_info(&mut flight, command, metadata).await?;
-        let mut collected = Collected::default();
-        for ticket in info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket) {
-            self.collect(&mut flight, ticket, metadata, &mut collected).await?;
+    /// The rows behind a ticket. A ticket of this store is the statement itself (src/server/flight.rs): to ask for it first,
+    /// as Flight SQL has it for stores one knows nothing of, would be another round trip, and plan the statement twice.
+    async fn run(&self, ticket: &Any, metadata: &MetadataMap, partial: bool) -> Result<Answer, Error> {
+        let ticket = Ticket::new(ticket.encode_to_vec());
+        let stream =
+            self.call(ticket, metadata, |mut flight, request| async move { flight.do_get(request).await }).await?;
+        let mut decoder = FlightDataDecoder::new(stream.map_err(|status| FlightError::Tonic(Box::new(status))));
+        let (mut schema, mut batches, mut stats) = (None, Vec::new(), None);
+        let (mut bytes, mut cut) = (0, None);
+        while let Some(message) = decoder.next().await {
+            let message = match message.map_err(|error| self.explain_flight(error)) {
+                Ok(message) => message,
+                Err(Error::StoreDeadline(words)) if partial && !batches.is_empty() => {
+                    cut = Some(words);
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            let app_metadata = message.app_metadata();
+            if !app_metadata.is_empty() {
+                stats = serde_json::from_slice(&app_metadata).ok().or(stats);
+            }
+            match message.payload {
+                DecodedPayload::Schema(told) => schema = Some(told),
+                DecodedPayload::RecordBatch(batch) if batch.num_rows() > 0 => {
+                    bytes += batch.get_array_memory_size();
+                    if bytes > ANSWER_BYTES_MAX {
+                        return Err(Error::TooLarge);
+                    }
+                    batches.push(batch);
+                }
+                DecodedPayload::RecordBatch(_) | DecodedPayload::None => {}
+            }
         }
-        let schema = collected.schema.unwrap_or_else(|| Arc::new(Schema::empty()));
-        Ok(Answer { schema, batches: collected.batches, stats: collected.stats })
+        Ok(Answer { schema: schema.unwrap_or_else(|| Arc::new(Schema::empty())), batches, stats, cut })
     }
 
-    /// Plans the statement. A connection that broke since the last query is only noticed now, and made again.
-    async fn flight_info(
+    /// Makes a call. A connection that broke since the last one is only noticed now, and made again: nothing was answered
+    /// yet, and statements only read.
+    async fn call<M: Clone, R, F>(
         &self,
-        flight: &mut FlightServiceClient<Channel>,
-        command: &Any,
+        message: M,
         metadata: &MetadataMap,
-    ) -> Result<FlightInfo, Error> {
+        method: impl Fn(FlightServiceClient<Channel>, tonic::Request<M>) -> F,
+    ) -> Result<R, Error>
+    where
+        F: Future<Output = Result<tonic::Response<R>, Status>>,
+    {
         let mut tries = 1;
         loop {
-            let descriptor = FlightDescriptor::new_cmd(command.encode_to_vec());
-            let request = tonic::Request::from_parts(metadata.clone(), tonic::Extensions::default(), descriptor);
-            match flight.get_flight_info(request).await {
-                Ok(info) => {
+            let request = tonic::Request::from_parts(metadata.clone(), tonic::Extensions::default(), message.clone());
+            match method(self.flight.clone(), request).await {
+                Ok(response) => {
                     self.answered.store(true, Ordering::Relaxed);
-                    return Ok(info.into_inner());
+                    return Ok(response.into_inner());
                 }
                 Err(status) if tries < TRIES_MAX && matches!(transport_cause(&status), Some(Cause::Broken(_))) => {
                     tracing::debug!(%status, "the connection broke; trying again");
@@ -272,37 +312,6 @@ impl Client {
                 Err(status) => return Err(self.explain(&status)),
             }
         }
-    }
-
-    async fn collect(
-        &self,
-        flight: &mut FlightServiceClient<Channel>,
-        ticket: Ticket,
-        metadata: &MetadataMap,
-        collected: &mut Collected,
-    ) -> Result<(), Error> {
-        let request = tonic::Request::from_parts(metadata.clone(), tonic::Extensions::default(), ticket);
-        let stream = flight.do_get(request).await.map_err(|status| self.explain(&status))?.into_inner();
-        let mut decoder = FlightDataDecoder::new(stream.map_err(|status| FlightError::Tonic(Box::new(status))));
-        while let Some(message) = decoder.next().await {
-            let message = message.map_err(|error| self.explain_flight(error))?;
-            let app_metadata = message.app_metadata();
-            if !app_metadata.is_empty() {
-                collected.stats = serde_json::from_slice(&app_metadata).ok().or(collected.stats.take());
-            }
-            match message.payload {
-                DecodedPayload::Schema(schema) => collected.schema = Some(schema),
-                DecodedPayload::RecordBatch(batch) if batch.num_rows() > 0 => {
-                    collected.bytes += batch.get_array_memory_size();
-                    if collected.bytes > ANSWER_BYTES_MAX {
-                        return Err(Error::TooLarge);
-                    }
-                    collected.batches.push(batch);
-                }
-                DecodedPayload::RecordBatch(_) | DecodedPayload::None => {}
-            }
-        }
-        Ok(())
     }
 
     fn metadata(&self, options: &Options, timeout: Duration) -> MetadataMap {
@@ -407,12 +416,4 @@ fn transport_cause(status: &Status) -> Option<Cause> {
         source = error.source();
     }
     last.map(Cause::Broken)
-}
-
-#[derive(Default)]
-struct Collected {
-    schema: Option<SchemaRef>,
-    batches: Vec<RecordBatch>,
-    bytes: usize,
-    stats: Option<Stats>,
 }

@@ -19,7 +19,7 @@ impl Frame {
     /// The frame as an Arrow IPC file, as Grafana reads it from a data answer.
     pub fn to_ipc(&self) -> Result<Vec<u8>, ArrowError> {
         let fields: Vec<_> = self.fields.iter().map(arrow_field).collect();
-        let metadata = [("name", String::new()), ("refId", self.ref_id.clone()), ("meta", self.meta.to_string())];
+        let metadata = [("name", self.name.clone()), ("refId", self.ref_id.clone()), ("meta", self.meta.to_string())];
         let metadata: HashMap<_, _> = metadata.map(|(key, value)| (key.to_owned(), value)).into();
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
         let columns: Vec<ArrayRef> = self.fields.iter().map(|field| Arc::clone(&field.values)).collect();
@@ -37,7 +37,10 @@ impl Frame {
     /// Go's reader needs, which reads on the fly: the schema before the data, the values before their nanoseconds.
     pub fn to_json(&self) -> String {
         let fields: Vec<_> = self.fields.iter().map(json_field).collect();
-        let schema = json!({"refId": self.ref_id, "meta": self.meta, "fields": fields});
+        let mut schema = json!({"refId": self.ref_id, "meta": self.meta, "fields": fields});
+        if !self.name.is_empty() {
+            schema["name"] = json!(self.name);
+        }
         let values: Value = self.fields.iter().map(|field| json_values(&field.values)).collect();
         let nanos = if self.fields.iter().any(|field| is_time(field.values.data_type())) {
             let nanos: Value = self.fields.iter().map(|field| json_nanos(&field.values)).collect();

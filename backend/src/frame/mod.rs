@@ -63,6 +63,8 @@ impl Error {
 pub struct Frame {
     /// Name of the query in the panel.
     pub ref_id: String,
+    /// Its own name: empty but for further pages of lines.
+    pub name: String,
     /// A JSON object: type, notices, statistics…
     pub meta: Value,
     /// Columns, all of one length.
@@ -84,10 +86,28 @@ pub struct Field {
     pub values: ArrayRef,
 }
 
+impl Frame {
+    fn new(ref_id: &str, meta: Value, fields: Vec<Field>) -> Frame {
+        Frame { ref_id: ref_id.to_owned(), name: String::new(), meta, fields }
+    }
+}
+
 impl Field {
     fn new(name: impl Into<String>, values: ArrayRef) -> Field {
         Field { name: name.into(), labels: BTreeMap::new(), config: None, nullable: true, values }
     }
+}
+
+/// How lines go with those that are on the screen. Grafana puts a frame of the same query and name in front of the one it
+/// has, and a frame of another name behind all; then it sorts by time, which leaves lines of one time where they stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page<'a> {
+    /// There are none yet.
+    First,
+    /// Further lines in the order of the first page, beyond the line of this id.
+    Behind(&'a str),
+    /// Lines before the first page's, in the order of the cursor: away from it.
+    InFront,
 }
 
 /// What frames are made with, beside the rows.
@@ -101,6 +121,8 @@ pub struct Request<'a> {
     pub sql: &'a str,
     /// Lines at most.
     pub limit: Option<u64>,
+    /// Where the lines go.
+    pub page: Page<'a>,
     /// Regular expressions to highlight.
     pub search_words: &'a [String],
     /// Links of log lines.
@@ -131,7 +153,7 @@ pub fn frames(schema: &SchemaRef, batches: &[RecordBatch], request: &Request<'_>
         // Alert rules know "no data" by a frame of the right type without fields.
         let kind = if matches!(shape, Resolved::Series(_)) { "timeseries-multi" } else { "numeric-multi" };
         let meta = json!({"type": kind, "typeVersion": [0, 1]});
-        frames.push(Frame { ref_id: request.ref_id.to_owned(), meta, fields: Vec::new() });
+        frames.push(Frame::new(request.ref_id, meta, Vec::new()));
     }
     describe(&mut frames[0], request, visualisation, notices);
     Ok(frames)
@@ -145,7 +167,7 @@ pub fn of_channel(ref_id: &str, channel: &str) -> Frame {
         "preferredVisualisationType": "logs",
         "channel": channel,
     });
-    Frame { ref_id: ref_id.to_owned(), meta, fields: logs::empty_fields() }
+    Frame::new(ref_id, meta, logs::empty_fields())
 }
 
 /// A shape that is no longer a guess.

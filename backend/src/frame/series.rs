@@ -67,9 +67,31 @@ impl<'a> Columns<'a> {
         Ok(columns)
     }
 
+    fn label_values<'b>(&'b self, row: usize, unknown: &'b str) -> impl Iterator<Item = &'b str> {
+        self.labels.iter().map(move |(_, array)| if array.is_null(row) { unknown } else { array.value(row) })
+    }
+
     fn labels_of(&self, row: usize, unknown: &str) -> Labels {
-        let value = |array: &StringArray| if array.is_null(row) { unknown } else { array.value(row) }.to_owned();
-        self.labels.iter().map(|(name, array)| ((*name).to_owned(), value(array))).collect()
+        let names = self.labels.iter().map(|(name, _)| (*name).to_owned());
+        names.zip(self.label_values(row, unknown).map(str::to_owned)).collect()
+    }
+
+    /// The rows of each set of labels, without those that have no time.
+    fn by_labels(&self, times: &TimestampNanosecondArray, unknown: &str) -> Vec<(Labels, Vec<usize>)> {
+        let mut groups: Vec<(Labels, Vec<usize>)> = Vec::new();
+        let mut index_of: HashMap<Box<[&str]>, usize> = HashMap::new();
+        let mut values = Vec::with_capacity(self.labels.len());
+        for row in (0..times.len()).filter(|row| times.is_valid(*row)) {
+            values.clear();
+            values.extend(self.label_values(row, unknown));
+            let index = index_of.get(values.as_slice()).copied().unwrap_or_else(|| {
+                groups.push((self.labels_of(row, unknown), Vec::new()));
+                index_of.insert(values.as_slice().into(), groups.len() - 1);
+                groups.len() - 1
+            });
+            groups[index].1.push(row);
+        }
+        groups
     }
 }
 
@@ -83,21 +105,8 @@ pub fn over_time(
     let columns = Columns::of(rows, asked.groups)?;
     let times = columns.time.ok_or(Error::NoTime)?;
     let unknown = if asked.volume { LEVEL_UNKNOWN } else { "" };
-    let mut groups: Vec<(Labels, Vec<usize>)> = Vec::new();
-    let mut index_of: HashMap<Labels, usize> = HashMap::new();
-    let mut untimed = 0;
-    for row in 0..rows.num_rows() {
-        if times.is_null(row) {
-            untimed += 1;
-            continue;
-        }
-        let labels = columns.labels_of(row, unknown);
-        let index = *index_of.entry(labels).or_insert_with_key(|labels| {
-            groups.push((labels.clone(), Vec::new()));
-            groups.len() - 1
-        });
-        groups[index].1.push(row);
-    }
+    let mut groups = columns.by_labels(times, unknown);
+    let untimed = times.null_count();
     if untimed > 0 {
         notices.push(notice("warning", &format!("Not shown: rows without a time ({untimed}).")));
     }
@@ -164,7 +173,7 @@ fn points(
 fn series(request: &Request<'_>, times: Vec<i64>, value: Field) -> Frame {
     let time = Field { nullable: false, ..Field::new("time", Arc::new(TimestampNanosecondArray::from(times))) };
     let meta = json!({"type": "timeseries-multi", "typeVersion": [0, 1]});
-    Frame { ref_id: request.ref_id.to_owned(), meta, fields: vec![time, value] }
+    Frame::new(request.ref_id, meta, vec![time, value])
 }
 
 /// What a legend says: the values of the labels. Grafana's own words are the column and the values, of which the first
@@ -190,7 +199,7 @@ pub fn numbers(rows: &RecordBatch, request: &Request<'_>, groups: Option<usize>)
             let config = shown_as(&labels, name, &columns);
             let field = Field { labels, config, ..Field::new(*name, value) };
             let meta = json!({"type": "numeric-multi", "typeVersion": [0, 1]});
-            frames.push(Frame { ref_id: request.ref_id.to_owned(), meta, fields: vec![field] });
+            frames.push(Frame::new(request.ref_id, meta, vec![field]));
         }
     }
     Ok(frames)

@@ -11,5 +11,5 @@ use super::{Field, Frame, Request};
 pub fn frame(rows: &RecordBatch, request: &Request<'_>) -> Frame {
     let columns = rows.schema_ref().fields().iter().zip(rows.columns());
     let fields = columns.map(|(field, array)| Field::new(field.name(), Arc::clone(array))).collect();
-    Frame { ref_id: request.ref_id.to_owned(), meta: json!({}), fields }
+    Frame::new(request.ref_id, json!({}), fields)
 }

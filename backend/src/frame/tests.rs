@@ -79,6 +79,11 @@ fn case_frames(case: &Value) -> Result<Vec<Frame>, Error> {
         shape: shape(request),
         sql: "SELECT …",
         limit: request["limit"].as_u64(),
+        page: match request["page"].as_str() {
+            None => Page::First,
+            Some("in front") => Page::InFront,
+            Some(id) => Page::Behind(id),
+        },
         search_words: &words,
         links: &settings.links,
         whole_lines: request["wholeLines"] == true,

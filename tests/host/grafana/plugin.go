@@ -51,16 +51,17 @@ type Plugin struct {
 }
 
 // Start starts the binary and waits for its handshake. What the plugin logs goes to logs: hclog JSON on its stderr is
-// parsed as Grafana parses it, so a line in another format shows as such.
-func Start(binary string, logs io.Writer) (*Plugin, error) {
+// parsed as Grafana parses it, so a line in another format shows as such. Further variables are those that Grafana makes of
+// its configuration.
+func Start(binary string, logs io.Writer, env ...string) (*Plugin, error) {
 	command := exec.Command(binary)
 	// Grafana passes these; go-plugin adds Grafana's own environment, the cookie and the port range.
-	command.Env = []string{
+	command.Env = append([]string{
 		"GF_VERSION=" + Version,
 		"GF_EDITION=Open Source",
 		"GF_ENTERPRISE_LICENSE_PATH=",
 		"GF_ENTERPRISE_APP_URL=http://localhost:3000/",
-	}
+	}, env...)
 	// Its own process group: a Ctrl-C in a terminal reaches only us, and we end our children in order.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	client := goplugin.NewClient(&goplugin.ClientConfig{
@@ -148,8 +149,11 @@ func (p *Plugin) CheckHealth(ctx context.Context, instance Instance) (*backend.C
 	return backend.FromProto().CheckHealthResponse(response), nil
 }
 
-// QueryData sends queries as one request of a panel, and decodes the frames as Grafana does.
-func (p *Plugin) QueryData(ctx context.Context, instance Instance, headers map[string]string, queries ...backend.DataQuery) (backend.Responses, error) {
+// Answer is what the plugin sent for one request of a panel, its frames still as bytes.
+type Answer struct{ response *pluginv2.QueryDataResponse }
+
+// Ask sends queries as one request of a panel.
+func (p *Plugin) Ask(ctx context.Context, instance Instance, headers map[string]string, queries ...backend.DataQuery) (Answer, error) {
 	all := map[string]string{"X-Datasource-Uid": instance.UID, "X-Plugin-Id": PluginID}
 	for name, value := range headers {
 		all[name] = value
@@ -159,14 +163,25 @@ func (p *Plugin) QueryData(ctx context.Context, instance Instance, headers map[s
 		Headers:       all,
 		Queries:       queries,
 	}))
-	if err != nil {
-		return nil, err
-	}
-	decoded, err := backend.FromProto().QueryDataResponse(response)
+	return Answer{response}, err
+}
+
+// Decode reads the frames as Grafana does.
+func (a Answer) Decode() (backend.Responses, error) {
+	decoded, err := backend.FromProto().QueryDataResponse(a.response)
 	if err != nil {
 		return nil, fmt.Errorf("decode frames: %w", err)
 	}
 	return decoded.Responses, nil
+}
+
+// QueryData sends queries as one request of a panel, and decodes the frames as Grafana does.
+func (p *Plugin) QueryData(ctx context.Context, instance Instance, headers map[string]string, queries ...backend.DataQuery) (backend.Responses, error) {
+	answer, err := p.Ask(ctx, instance, headers, queries...)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Decode()
 }
 
 // CallResource calls a resource of the data source. The path may carry a query string.
