@@ -13,6 +13,7 @@ use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 use twox_hash::XxHash64;
 
+use super::sources::{Reached, Sources};
 use crate::record::{Seen, Tenant};
 
 /// Ids that are remembered of a tenant: 64 bytes each, so at most 4 MiB.
@@ -51,6 +52,15 @@ impl BatchId {
 pub(super) struct Repeats {
     tenants: Mutex<HashMap<Tenant, Known>>,
     claims: AtomicU64,
+    /// How far sources that number their records were kept.
+    pub sources: Sources,
+}
+
+/// What an append brings beside its records, to be remembered with them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Brought {
+    pub ids: Vec<BatchId>,
+    pub reached: Vec<Reached>,
 }
 
 #[derive(Debug, Default)]
@@ -104,19 +114,20 @@ impl Repeats {
     }
 }
 
-/// The ids that one append brings. Those that were claimed and not kept are free again when it is dropped.
+/// The ids that one append brings, and how far its sources are kept with it. Ids that were claimed and not kept are free
+/// again when it is dropped.
 #[derive(Debug)]
 pub struct Claim {
     repeats: Arc<Repeats>,
     tenant: Tenant,
     number: u64,
-    ids: Vec<BatchId>,
+    brought: Brought,
 }
 
 impl Claim {
     pub(super) fn new(repeats: Arc<Repeats>, tenant: Tenant) -> Claim {
         let number = repeats.claims.fetch_add(1, Ordering::Relaxed);
-        Claim { repeats, tenant, number, ids: Vec::new() }
+        Claim { repeats, tenant, number, brought: Brought::default() }
     }
 
     /// Claims an id unless it is taken; one that came twice with the same append is kept already.
@@ -133,38 +144,51 @@ impl Claim {
                 free.insert(self.number);
             }
         }
-        self.ids.push(id);
+        self.brought.ids.push(id);
         Seen::New
     }
 
     /// Gives an id back whose record will not be kept.
     pub fn give_back(&mut self, id: BatchId) {
-        if let Some(at) = self.ids.iter().rposition(|held| *held == id) {
-            self.ids.swap_remove(at);
+        if let Some(at) = self.brought.ids.iter().rposition(|held| *held == id) {
+            self.brought.ids.swap_remove(at);
             if let Some(known) = self.repeats.lock().get_mut(&self.tenant) {
                 known.claimed.remove(&id);
             }
         }
     }
 
-    pub(super) fn ids(&self) -> &[BatchId] {
-        &self.ids
+    /// With this append a source is kept up to here.
+    pub fn reach(&mut self, reached: Reached) {
+        self.brought.reached.push(reached);
+    }
+
+    /// What sources reach, to go with records of another tenant; ids stay with those they were given for.
+    pub fn of_sources(mut self, tenant: &Tenant) -> Claim {
+        let mut other = Claim::new(self.repeats.clone(), tenant.clone());
+        other.brought.reached = std::mem::take(&mut self.brought.reached);
+        other
+    }
+
+    pub(super) fn brought(&self) -> &Brought {
+        &self.brought
     }
 
     /// The append was kept; `seq` is the number of its first record.
     pub(super) fn keep(mut self, seq: u64) {
-        let ids = std::mem::take(&mut self.ids);
+        let Brought { ids, reached } = std::mem::take(&mut self.brought);
         self.repeats.keep(&self.tenant, seq, ids);
+        self.repeats.sources.keep(seq, reached);
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.ids.is_empty() {
+        if self.brought.ids.is_empty() {
             return;
         }
         if let Some(known) = self.repeats.lock().get_mut(&self.tenant) {
-            for id in &self.ids {
+            for id in &self.brought.ids {
                 known.claimed.remove(id);
             }
         }
