@@ -29,6 +29,8 @@ pub(super) struct Records<'o> {
     options: &'o Options,
     names: Names,
     now_ns: i64,
+    /// The time of lines of which neither the protocol nor they themselves say one; `None`: now.
+    fallback_ns: Option<i64>,
     columns: Columns,
     outer: Outer,
     /// Roots of the trees of forms, by [`Outer::signature`].
@@ -108,6 +110,7 @@ impl<'o> Records<'o> {
             options,
             names: Names::of(options),
             now_ns,
+            fallback_ns: None,
             columns: Columns::new(),
             outer: Outer::default(),
             roots: HashMap::new(),
@@ -144,6 +147,15 @@ impl<'o> Records<'o> {
         let mut naming = Naming { columns: &mut self.columns, names: &self.names, options: self.options };
         change(&mut self.outer, &mut naming);
         self.kind_roots.clear();
+    }
+
+    /// Sets the time of the next lines where neither the protocol nor they themselves say one.
+    pub fn fall_back_to(&mut self, time_ns: Option<i64>) {
+        self.fallback_ns = time_ns.filter(|ns| *ns <= self.latest_ns());
+    }
+
+    fn time_of(&self, given_ns: Option<i64>) -> i64 {
+        given_ns.or(self.fallback_ns).unwrap_or(self.now_ns)
     }
 
     /// A state of the fields around, for [`Records::reset_outer`].
@@ -474,6 +486,7 @@ impl<'o> Records<'o> {
                 self.others.push((tenant.clone(), Records::new(self.options, self.now_ns)));
                 self.others.len() - 1
             });
+            self.others[index].1.fallback_ns = self.fallback_ns;
             return self.others[index].1.add_here(entry, body, place, String::new());
         }
         let overflow = self.outer.overflow().to_string();
@@ -491,7 +504,7 @@ impl<'o> Records<'o> {
             (message, _) => {
                 let kept = body == Body::Line && message.as_deref() != Some(&entry.line);
                 self.received = kept.then(|| entry.line.clone().into_bytes());
-                self.plain_message(message.as_deref(), entry.time_ns.unwrap_or(self.now_ns), place)
+                self.plain_message(message.as_deref(), self.time_of(entry.time_ns), place)
             }
         };
         self.received = None;
@@ -579,7 +592,7 @@ impl<'o> Records<'o> {
         let context = Context { outer: &self.outer, given_ns, latest_ns: self.latest_ns(), controls };
         let line = Line { text, guide: &self.tokens.list, context: &context };
         let Some(shape) = self.forms.read(root, line, &mut self.row) else { return false };
-        self.end_row(text, Ending { shape: Some(shape), raw: None, time_ns: given_ns.unwrap_or(self.now_ns) });
+        self.end_row(text, Ending { shape: Some(shape), raw: None, time_ns: self.time_of(given_ns) });
         true
     }
 
@@ -612,7 +625,7 @@ impl<'o> Records<'o> {
         }
         let received = wrapped.map_or(text, |(_, line)| line);
         let raw = shape.is_none().then_some(received.as_bytes());
-        self.end_row(text, Ending { shape, raw, time_ns: given_ns.unwrap_or(self.now_ns) });
+        self.end_row(text, Ending { shape, raw, time_ns: self.time_of(given_ns) });
     }
 
     /// Adds a line of plain text: the message is the line.
@@ -626,7 +639,7 @@ impl<'o> Records<'o> {
             None
         };
         self.row.time = found.filter(|ns| *ns <= self.latest_ns());
-        self.end_row(text, Ending { shape: None, raw: None, time_ns: given_ns.unwrap_or(self.now_ns) });
+        self.end_row(text, Ending { shape: None, raw: None, time_ns: self.time_of(given_ns) });
     }
 
     /// Adds a line that is not UTF-8: what can be read of it is the message, and the bytes are kept.
@@ -635,7 +648,7 @@ impl<'o> Records<'o> {
         self.row.clear();
         self.place_message(&text);
         self.row.level = Level::find_in_text(line).filter(|_| !self.outer.hints_at_level());
-        self.end_row(&text, Ending { shape: None, raw: Some(line), time_ns: given_ns.unwrap_or(self.now_ns) });
+        self.end_row(&text, Ending { shape: None, raw: Some(line), time_ns: self.time_of(given_ns) });
     }
 
     fn place_message(&mut self, text: &str) {

@@ -141,11 +141,21 @@ impl App {
         let bytes: usize = all.map(|batch| batch.get_array_memory_size()).sum();
         lease.change_to(bytes.saturating_mul(3) / 2)?;
         let store = &self.parts()?.store;
-        for (other, batch) in others {
-            store.append(&other, batch).await?;
+        let mut others = others.into_iter().peekable();
+        let mut claim = Some(claim);
+        while let Some((other, others_batch)) = others.next() {
+            // How far sources are kept goes with what is appended last; ids with the tenant's own records.
+            let is_last = others.peek().is_none() && batch.num_rows() == 0;
+            match claim.take_if(|_| is_last) {
+                Some(claim) => store.append_claimed(&other, others_batch, claim.of_sources(&other)).await?,
+                None => store.append(&other, others_batch).await?,
+            }
         }
-        // The ids go with the tenant's own records, which are last: what is known was kept as a whole.
-        Ok(store.append_claimed(tenant, batch, claim).await?)
+        // The tenant's own records are last: what is known was kept as a whole.
+        match claim {
+            Some(claim) => Ok(store.append_claimed(tenant, batch, claim).await?),
+            None => Ok(()),
+        }
     }
 
     /// Counts a request that came to an end.

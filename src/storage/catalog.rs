@@ -462,7 +462,8 @@ async fn insert_reached(
         insert.execute(&mut *connection).await?;
     }
     if !reached.is_empty() {
-        let delete = "DELETE FROM reached WHERE source NOT IN (SELECT source FROM reached ORDER BY low_water DESC LIMIT $1)";
+        let delete =
+            "DELETE FROM reached WHERE source NOT IN (SELECT source FROM reached ORDER BY low_water DESC LIMIT $1)";
         sqlx::query(delete).bind(SOURCES_MAX as i64).execute(&mut *connection).await?;
     }
     Ok(())
@@ -571,7 +572,7 @@ pub(crate) mod tests {
         let file = dir.path().join("catalog.sqlite");
         let (catalog, contents) = Catalog::open(&file).await.unwrap();
         assert_eq!((contents.segments.len(), contents.low_water, contents.next_segment), (0, 0, 1));
-        catalog.commit(&[segment(1), segment(2)], &[], 21, 3).await.unwrap();
+        catalog.commit(&[segment(1), segment(2)], &[], &[], 21, 3).await.unwrap();
         catalog.close().await;
         let (_, contents) = Catalog::open(&file).await.unwrap();
         assert_eq!(contents.segments, [segment(1), segment(2)]);
@@ -583,8 +584,8 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1)], &[], 11, 2).await.unwrap();
-        assert!(catalog.commit(&[segment(2), segment(1)], &[], 21, 3).await.is_err(), "segment 1 exists");
+        catalog.commit(&[segment(1)], &[], &[], 11, 2).await.unwrap();
+        assert!(catalog.commit(&[segment(2), segment(1)], &[], &[], 21, 3).await.is_err(), "segment 1 exists");
         let (_, contents) = Catalog::open(&file).await.unwrap();
         assert_eq!((contents.segments.len(), contents.low_water), (1, 11));
     }
@@ -605,7 +606,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1), segment(2), segment(3)], &[], 31, 4).await.unwrap();
+        catalog.commit(&[segment(1), segment(2), segment(3)], &[], &[], 31, 4).await.unwrap();
         catalog.replace(&[1, 2], &[segment(4)], 5).await.unwrap();
         let error = catalog.replace(&[3, 2], &[segment(5)], 6).await.unwrap_err();
         assert!(matches!(error, Error::Gone { id: 2, .. }), "{error}");
@@ -623,7 +624,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1), segment(2)], &[], 21, 3).await.unwrap();
+        catalog.commit(&[segment(1), segment(2)], &[], &[], 21, 3).await.unwrap();
         catalog.quarantine(2, "page 7 is damaged").await.unwrap();
         assert!(matches!(catalog.quarantine(3, "x").await, Err(Error::Gone { id: 3, .. })));
         catalog.close().await;
@@ -684,7 +685,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1)], &[], 11, 2).await.unwrap();
+        catalog.commit(&[segment(1)], &[], &[], 11, 2).await.unwrap();
         catalog.close().await;
         let mut bytes = std::fs::read(&file).unwrap();
         bytes[..100].fill(0x5a);
