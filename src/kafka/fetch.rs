@@ -64,6 +64,8 @@ pub struct Fetcher {
     settings: Arc<Settings>,
     cluster: Cluster,
     places: BTreeMap<Partition, Place>,
+    /// Which partition is asked for first, so that each has its turn when an answer is full.
+    turn: usize,
 }
 
 /// What a broker is asked, and with which connection.
@@ -75,7 +77,7 @@ struct Asked {
 impl Fetcher {
     /// One that reads nothing yet.
     pub fn new(settings: Arc<Settings>) -> Fetcher {
-        Fetcher { cluster: Cluster::new(settings.clone()), settings, places: BTreeMap::new() }
+        Fetcher { cluster: Cluster::new(settings.clone()), settings, places: BTreeMap::new(), turn: 0 }
     }
 
     /// What is known of the brokers.
@@ -121,11 +123,14 @@ impl Fetcher {
             tokio::time::sleep(PAUSE).await;
             return Ok(Vec::new());
         }
-        let mut connections = Vec::new();
+        let (mut connections, mut failure) = (Vec::new(), None);
         for one in asked {
-            connections.push((self.cluster.take(one.broker).await?, one));
+            match self.cluster.take(one.broker).await {
+                Ok(connection) => connections.push((connection, one)),
+                Err(error) => failure = Some(error),
+            }
         }
-        let share = self.settings.fetch_bytes_max / connections.len();
+        let share = self.settings.fetch_bytes_max / connections.len().max(1);
         let (cluster, settings) = (&self.cluster, &self.settings);
         let answers = connections.into_iter().map(|(mut connection, asked)| async move {
             let answer = ask(&mut connection, &asked, cluster, settings, share).await;
@@ -134,7 +139,7 @@ impl Fetcher {
         let answers = join_all(answers).await;
         let mut fetched = Vec::new();
         let mut bytes_left = self.settings.unpacked_bytes_max;
-        let (mut failure, mut is_stale) = (None, false);
+        let mut is_stale = false;
         for (connection, asked, answer) in answers {
             let answer = match answer {
                 Ok(answer) => answer,
@@ -161,9 +166,12 @@ impl Fetcher {
     }
 
     /// Partitions by the brokers that lead them.
-    fn plan(&self) -> Vec<Asked> {
+    fn plan(&mut self) -> Vec<Asked> {
+        self.turn = self.turn.wrapping_add(1);
+        let first = self.turn % self.places.len().max(1);
         let mut asked: BTreeMap<i32, Vec<(Partition, i64)>> = BTreeMap::new();
-        for (partition, place) in &self.places {
+        let (before, after) = (self.places.iter().take(first), self.places.iter().skip(first));
+        for (partition, place) in after.chain(before) {
             let topic = self.cluster.topics.get(&partition.topic);
             let leader = topic.and_then(|topic| topic.leaders.get(&partition.number)).filter(|leader| **leader >= 0);
             if let (Some(leader), From::Offset(next)) = (leader, place.next) {
@@ -224,7 +232,7 @@ impl Fetcher {
         let aborted = data.aborted_transactions.unwrap_or_default();
         let aborted = aborted.iter().map(|one| (one.producer_id.0, one.first_offset)).collect();
         let bytes = data.records.unwrap_or_default();
-        let walked = walk(bytes, next, aborted, bytes_left, self.settings.unpacked_bytes_max);
+        let walked = walk(bytes, next, aborted, bytes_left, self.settings.batch_bytes_max);
         if walked.next > next {
             place.next = From::Offset(walked.next);
             let (records, skipped, next) = (walked.records, walked.skipped, walked.next);

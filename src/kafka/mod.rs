@@ -68,8 +68,10 @@ pub struct Settings {
     pub fetch_wait_max: Duration,
     /// Bytes of one answer of a broker, as they are packed.
     pub fetch_bytes_max: usize,
-    /// Bytes that one batch may be unpacked to, and all of one answer together.
+    /// Bytes that an answer is unpacked to, beyond which the rest of it waits for the next one.
     pub unpacked_bytes_max: usize,
+    /// Bytes that one batch may be unpacked to; a larger one can't be read.
+    pub batch_bytes_max: usize,
 }
 
 /// Files and names of TLS.

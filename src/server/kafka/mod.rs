@@ -138,7 +138,7 @@ fn tenant(source: &config::Kafka) -> Result<Tenant, Error> {
     Tenant::parse(&source.tenant).ok_or_else(wrong)
 }
 
-fn settings(source: &config::Kafka, unpacked_bytes_max: usize) -> Result<Settings, Error> {
+fn settings(source: &config::Kafka, in_flight_bytes_max: usize) -> Result<Settings, Error> {
     let files = TlsFiles { ca: source.tls_ca.clone(), cert: source.tls_cert.clone(), key: source.tls_key.clone() };
     let mechanism = match source.sasl {
         SaslMechanism::None => None,
@@ -160,7 +160,9 @@ fn settings(source: &config::Kafka, unpacked_bytes_max: usize) -> Result<Setting
         session_timeout: source.session_timeout,
         fetch_wait_max: source.fetch_wait_max,
         fetch_bytes_max: source.fetch_bytes_max,
-        unpacked_bytes_max,
+        // Packed and unpacked together stay well within what requests have.
+        unpacked_bytes_max: in_flight_bytes_max / 8,
+        batch_bytes_max: in_flight_bytes_max / 2,
     })
 }
 
@@ -197,8 +199,7 @@ impl Sources {
                     "the password goes to brokers as it is: [[kafka]] has sasl = \"plain\" without tls"
                 );
             }
-            // Packed and unpacked together stay well within what requests have.
-            let settings = Arc::new(settings(one, in_flight_bytes_max / 8)?);
+            let settings = Arc::new(settings(one, in_flight_bytes_max)?);
             let start = match one.start {
                 config::Start::Earliest => position::Start::Earliest,
                 config::Start::Latest => position::Start::Latest,

@@ -15,7 +15,6 @@ use tracing::{debug, info, warn};
 use super::keeper::{Keeper, TopicIds};
 use crate::kafka::position::{From, Start, note, start_of};
 use crate::kafka::{Beat, Error as BrokerError, Fetched, Fetcher, Member, Partition};
-use crate::server::Error;
 use crate::server::body::Lease;
 
 /// Waits between two tries to reach brokers.
