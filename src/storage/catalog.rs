@@ -572,9 +572,12 @@ pub(crate) mod tests {
         let file = dir.path().join("catalog.sqlite");
         let (catalog, contents) = Catalog::open(&file).await.unwrap();
         assert_eq!((contents.segments.len(), contents.low_water, contents.next_segment), (0, 0, 1));
-        catalog.commit(&[segment(1), segment(2)], &[], &[], 21, 3).await.unwrap();
+        let reached = |next| Reached::new("kafka/g/logs/id/0", next);
+        catalog.commit(&[segment(1)], &[], &[reached(5), Reached::new("other", 7)], 11, 2).await.unwrap();
+        catalog.commit(&[segment(2)], &[], &[reached(9)], 21, 3).await.unwrap();
         catalog.close().await;
-        let (_, contents) = Catalog::open(&file).await.unwrap();
+        let (catalog, contents) = Catalog::open(&file).await.unwrap();
+        assert_eq!(catalog.reached().await.unwrap(), [reached(9), Reached::new("other", 7)]);
         assert_eq!(contents.segments, [segment(1), segment(2)]);
         assert_eq!((contents.low_water, contents.next_segment), (21, 3));
     }

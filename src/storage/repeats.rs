@@ -224,6 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn what_sources_reach_is_kept_with_the_append_that_says_so() {
+        let repeats = Arc::new(Repeats::default());
+        let claim = || Claim::new(repeats.clone(), Tenant::default_tenant());
+        let mut given_up = claim();
+        given_up.reach(Reached::new("a", 5));
+        drop(given_up);
+        assert_eq!(repeats.sources.next("a"), None);
+        // All records go to another tenant: the id stays behind, for it is not that tenant's.
+        let mut moved = claim();
+        moved.add(id("x"));
+        moved.reach(Reached::new("a", 7));
+        moved.of_sources(&Tenant::parse("blue").unwrap()).keep(3);
+        assert_eq!((repeats.sources.next("a"), claim().add(id("x"))), (Some(7), Seen::New));
+    }
+
+    #[test]
     fn the_newest_are_remembered_and_handed_over_once() {
         let repeats = Repeats::default();
         let tenant = Tenant::default_tenant();
