@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 
@@ -76,8 +76,13 @@ def main(broker, command, topic, *rest):
         consume(broker, topic, rest[0])
     else:
         consumer = Consumer({"bootstrap.servers": broker, "group.id": rest[0], "enable.auto.commit": False})
-        if command == "reset":
-            consumer.commit(offsets=partitions_of(topic, rest[1], int(rest[2])), asynchronous=False)
+        while command == "reset":
+            try:
+                consumer.commit(offsets=partitions_of(topic, rest[1], int(rest[2])), asynchronous=False)
+                break
+            except KafkaException:
+                # A group takes foreign commits once its last member is taken for dead.
+                time.sleep(0.2)
         committed = consumer.committed(partitions_of(topic, rest[1]), timeout=30)
         print(json.dumps([one.offset for one in committed]))
         consumer.close()
