@@ -92,7 +92,7 @@ frontend/node_modules/.installed: frontend/package-lock.json
 	touch $@
 
 # The log clients that the integration tests run: Python's in a virtual environment, Node's and syslog's beside them.
-clients: .venv/.installed tests/clients/node/node_modules/.installed tests/clients/syslog-ng/.installed
+clients: .venv/.installed tests/clients/node/node_modules/.installed tests/clients/syslog-ng/.installed tests/clients/kafka/lib/.installed
 
 .venv/.installed: tests/clients/requirements.txt
 	python3 -m venv .venv || (apt-get update && apt-get install -y python3 python3-venv && python3 -m venv .venv)
@@ -120,10 +120,16 @@ tests/clients/syslog-ng/.installed:
 	cd $(@D) && dpkg --extract syslog-ng-core_*.deb . && rm syslog-ng-core_*.deb
 	touch $@
 
+# Kafka's broker: its jars, from Maven Central.
+tests/clients/kafka/lib/.installed: tests/clients/kafka/pom.xml
+	command -v java > /dev/null && command -v mvn > /dev/null || (apt-get update && apt-get install -y --no-install-recommends default-jre-headless maven)
+	cd tests/clients/kafka && mvn --quiet --batch-mode dependency:copy-dependencies -DoutputDirectory=lib -DincludeScope=runtime
+	touch $@
+
 tests/bench/.venv/.installed: tests/bench/requirements.txt
 	python3 -m venv tests/bench/.venv || (apt-get update && apt-get install -y python3 python3-venv && python3 -m venv tests/bench/.venv)
 	tests/bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 clean: ## remove what was built
-	rm -rf $(TARGET_DIR) dist quiver-logs-datasource-*.zip .venv tests/bench/.venv frontend/node_modules tests/clients/node/node_modules tests/pages/node_modules tests/e2e/node_modules tests/clients/syslog-ng
+	rm -rf $(TARGET_DIR) dist quiver-logs-datasource-*.zip .venv tests/bench/.venv frontend/node_modules tests/clients/node/node_modules tests/pages/node_modules tests/e2e/node_modules tests/clients/syslog-ng tests/clients/kafka/lib

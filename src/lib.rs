@@ -2,7 +2,7 @@
 //!
 //! The modules form a ladder; each knows only those before it:
 //! `error`, `clock`, `memory` ← `record` ← `pipeline` ← `decode`, `wal` ← `storage` ← `query` ← `server` ← `client`,
-//! with `backup` (on `storage`), `config` and `telemetry` beside; `simulation` drives all of it in tests.
+//! with `kafka` (a client, on `error` alone), `backup` (on `storage`), `config` and `telemetry` beside; `simulation` drives all of it in tests.
 //! ARCHITECTURE.md is the map; `tests/tidy.rs` keeps it true.
 
 pub mod backup;
@@ -12,6 +12,7 @@ pub mod config;
 pub mod decode;
 pub mod error;
 pub mod import;
+pub mod kafka;
 pub mod memory;
 pub mod parse;
 pub mod pipeline;

@@ -62,7 +62,7 @@ fn filter(log: &Log) -> Result<EnvFilter, Error> {
     EnvFilter::try_new(&log.level).map_err(|source| Error::Level { level: log.level.clone(), source })
 }
 
-/// `protocol`: loki, otlp_http, otlp_grpc, lines, elastic, splunk, datadog, firehose, gelf, journal
+/// `protocol`: loki, otlp_http, otlp_grpc, lines, elastic, splunk, datadog, firehose, gelf, journal, kafka
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Protocol {
     protocol: &'static str,

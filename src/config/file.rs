@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::kafka::Kafka;
 use super::listen::{Listen, Tls};
 use crate::pipeline::settings::Pipeline;
 
@@ -20,6 +21,8 @@ pub struct File {
     pub retention: Vec<Retention>,
     /// `[[pipeline]]`
     pub pipeline: Vec<Pipeline>,
+    /// `[[kafka]]`
+    pub kafka: Vec<Kafka>,
     /// `[server]`
     pub server: Server,
     /// `[listen]`

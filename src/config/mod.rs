@@ -13,10 +13,12 @@ use toml::{Table, Value};
 use crate::pipeline::settings::Pipeline;
 
 mod file;
+mod kafka;
 mod listen;
 mod memory;
 
 pub use file::{Auth, File, Ingest, Limits, Log, LogFormat, Query, QuotaOrder, Retention, Server, Share, Storage};
+pub use kafka::{Format, Kafka, KafkaField, SaslMechanism, Start};
 pub use listen::{Forward, Gelf, Listen, Syslog, Tls};
 
 /// The documented defaults, as a file that can be edited.
@@ -106,6 +108,8 @@ pub struct Config {
     pub retention: Vec<Retention>,
     /// What is done to lines before they are decoded; not compiled yet.
     pub pipeline: Vec<Pipeline>,
+    /// Topics that are read; passwords are here wherever they were kept. Patterns are not compiled yet.
+    pub kafka: Vec<Kafka>,
     /// Limits of queries; `threads` is at least 1.
     pub query: Query,
     /// Own logs.
@@ -131,7 +135,9 @@ impl Config {
         }
         let typed = File::deserialize(table)
             .map_err(|error| Error::Given { origin: "settings".to_owned(), message: error.message().to_owned() })?;
-        validate(typed, memory::available)
+        let mut config = validate(typed, memory::available)?;
+        config.kafka.iter_mut().try_for_each(|source| source.check(&variable))?;
+        Ok(config)
     }
 
     /// What is in force, as TOML; secrets are masked.
@@ -141,10 +147,13 @@ impl Config {
         server.auth.users.values_mut().for_each(|password| *password = "***".to_owned());
         let mut listen = self.listen.clone();
         listen.mask();
+        let mut kafka = self.kafka.clone();
+        kafka.iter_mut().for_each(kafka::Kafka::mask);
         let file = File {
             memory_max: Share::Bytes(self.memory_max),
             retention: self.retention.clone(),
             pipeline: self.pipeline.clone(),
+            kafka,
             server,
             listen,
             limits: self.limits.clone(),
@@ -359,8 +368,8 @@ fn validate(mut typed: File, available: impl FnOnce() -> usize) -> Result<Config
         typed.query.threads = std::thread::available_parallelism().map_or(1, usize::from);
     }
     memory::check_sum(&typed, memory_max)?;
-    let File { retention, pipeline, server, listen, limits, ingest, storage, query, log, .. } = typed;
-    Ok(Config { memory_max, server, listen, limits, ingest, storage, retention, pipeline, query, log })
+    let File { retention, pipeline, kafka, server, listen, limits, ingest, storage, query, log, .. } = typed;
+    Ok(Config { memory_max, server, listen, limits, ingest, storage, retention, pipeline, kafka, query, log })
 }
 
 fn check_object_store(storage: &Storage) -> Result<(), Error> {
@@ -513,6 +522,32 @@ mod tests {
             ("[[retention]]\nmatsch = ''\nkeep = \"3d\"\n", ":2: unknown setting 'matsch'; did you mean 'match'?"),
             ("[[retention]]\nmatch = ''\n", ":1: missing field 'keep'"),
             ("[storage]\nquota_order = \"newest\"\n", ":2: unknown variant 'newest'"),
+            ("[[kafka]]\n", "setting 'kafka.brokers': must name a broker"),
+            ("[[kafka]]\nbrokers = [\"kafka\"]\n", "setting 'kafka.brokers': 'kafka' is not an address"),
+            ("[[kafka]]\nbrokers = [\"k:1\"]\n", "setting 'kafka.topics': must name a topic"),
+            ("[[kafka]]\nbrokers = [\"k:1\"]\ntopics = [\"a b\"]\n", "'a b' is no name of a topic; a pattern"),
+            ("[[kafka]]\nformat = \"xml\"\n", ":2: unknown variant 'xml'"),
+            ("[[kafka]]\ntopic = \"a\"\n", ":2: unknown setting 'topic'; did you mean 'topics'?"),
+            (
+                "[[kafka]]\nbrokers = [\"k:1\"]\ntopics = [\"a\"]\nuser = \"u\"\n",
+                "setting 'kafka.sasl': must be plain, scram-sha-256",
+            ),
+            (
+                "[[kafka]]\nbrokers = [\"k:1\"]\ntopics = [\"a\"]\nsasl = \"plain\"\nuser = \"u\"\n",
+                "setting 'kafka.user': kafka.sasl needs a user and a password",
+            ),
+            (
+                "[[kafka]]\nbrokers = [\"k:1\"]\ntopics = [\"a\"]\npassword_variable = \"NOT_SET\"\n",
+                "setting 'kafka.password_variable': 'NOT_SET' is not set",
+            ),
+            (
+                "[[kafka]]\nbrokers = [\"k:1\"]\ntopics = [\"a\"]\ntls_ca = \"ca.pem\"\n",
+                "setting 'kafka.tls': must be true",
+            ),
+            (
+                "[[kafka]]\nbrokers = [\"k:1\"]\ntopics = [\"a\"]\nsession_timeout = \"1h\"\n",
+                "setting 'kafka.session_timeout': must be from 1s",
+            ),
             ("[query]\nrows_max = 0\n", "setting 'query.rows_max': must be more than 0"),
             ("[storage]\nbuffer_bytes_max = 1\n", "setting 'storage.buffer_bytes_max': must be at least"),
             ("memory_max = \"100MiB\"\n", "setting 'memory_max': must be at least 256MiB"),

@@ -24,6 +24,7 @@ mod heads;
 pub mod journal;
 mod json;
 pub mod jsonline;
+pub mod kafka;
 mod lines;
 pub mod loki;
 pub mod msgpack;

@@ -37,17 +37,28 @@ pub fn logs_json(body: &[u8], options: &Options, now_ns: i64) -> Result<Decoded,
 /// **Errors**: when it grows too large.
 pub fn logs_request(request: &ExportLogsServiceRequest, options: &Options, now_ns: i64) -> Result<Decoded, Error> {
     let mut records = Records::new(options, now_ns);
-    let mut place = 0;
-    for resource in &request.resource_logs {
-        push_resource(resource, &mut records, &mut place, now_ns)?;
-    }
+    push_request(request, &mut records, Mark::default(), &mut 0, now_ns)?;
     Ok(records.finish())
+}
+
+/// Adds a message's records, with the fields around them that are there already.
+pub(super) fn push_request(
+    request: &ExportLogsServiceRequest,
+    records: &mut Records<'_>,
+    around: Mark,
+    place: &mut usize,
+    now_ns: i64,
+) -> Result<(), Error> {
+    for resource in &request.resource_logs {
+        records.reset_outer(around);
+        push_resource(resource, records, place, now_ns)?;
+    }
+    Ok(())
 }
 
 fn push_resource(logs: &ResourceLogs, records: &mut Records<'_>, place: &mut usize, now_ns: i64) -> Result<(), Error> {
     let attributes = logs.resource.iter().flat_map(|resource| &resource.attributes);
     records.stream(attributes.clone().map(|attribute| (&attribute.key, attribute.encode_to_vec())));
-    records.reset_outer(Mark::default());
     records.outer(|outer, naming| {
         attributes.for_each(|attribute| push_attribute("", attribute, 0, outer, naming));
     });

@@ -151,12 +151,18 @@ impl App {
         let bytes: usize = all.map(|batch| batch.get_array_memory_size()).sum();
         lease.change_to(bytes.saturating_mul(3) / 2)?;
         let store = &self.parts()?.store;
-        for (other, batch) in others {
+        let mut others = others.into_iter().peekable();
+        while let Some((other, records)) = others.next() {
             // Each knows what it has, so that a request that came to half is not doubled when it comes again.
-            match claim.for_other(&other) {
-                (claim, Seen::New) => store.append_claimed(&other, batch, claim).await?,
-                (_, Seen::Kept) => {}
-                (_, Seen::BeingKept) => return Err(Error::BeingKept),
+            let (mut of_other, seen) = claim.for_other(&other);
+            // How far sources are kept goes with what is appended last.
+            if others.peek().is_none() && batch.num_rows() == 0 {
+                claim.give_sources_to(&mut of_other);
+            }
+            match seen {
+                Seen::New => store.append_claimed(&other, records, of_other).await?,
+                Seen::Kept => {}
+                Seen::BeingKept => return Err(Error::BeingKept),
             }
         }
         let newest_ns = newest_ns(&batch);

@@ -46,6 +46,7 @@ mod flight;
 mod grpc;
 mod http_routes;
 mod ingest;
+mod kafka;
 mod listen;
 mod query_routes;
 pub mod range;
@@ -253,6 +254,7 @@ pub struct Server {
     stop: CancellationToken,
     health: HealthReporter,
     listeners: listen::Listeners,
+    sources: kafka::Sources,
     ports: JoinSet<&'static str>,
     /// Where HTTP is answered.
     pub http: std::net::SocketAddr,
@@ -281,6 +283,7 @@ impl Server {
             Tls::load("server.tls", &config.server.tls, protocols, config.listen.handshake_timeout)
         };
         let (http_tls, grpc_tls) = (tls(&["h2", "http/1.1"])?, tls(&["h2"])?);
+        let sources = kafka::Sources::new(&config.kafka, &app, config.server.in_flight_bytes_max.bytes())?;
         let listeners = listen::Listeners::bind(&config.listen, &app).await?;
         let stop = CancellationToken::new();
         let mut ports = JoinSet::new();
@@ -288,7 +291,7 @@ impl Server {
         let health = HealthReporter::new();
         health.set_service_status("", ServingStatus::NotServing).await;
         ports.spawn(grpc::serve(grpc_listener, grpc_tls, app.clone(), health.clone(), stop.clone()));
-        Ok(Server { app, config, stop, health, listeners, ports, http, grpc })
+        Ok(Server { app, config, stop, health, listeners, sources, ports, http, grpc })
     }
 
     /// Opens the store, recovering what the last run left; from then on requests are served.
@@ -311,12 +314,14 @@ impl Server {
         self.health.set_service_status("", ServingStatus::Serving).await;
         self.ports.spawn(grpc::follow_health(self.app.clone(), self.health.clone(), self.stop.clone()));
         self.listeners.start();
+        self.sources.start();
         Ok(())
     }
 
     /// Stops accepting, lets running requests end within the grace, flushes and closes the store.
     pub async fn close(mut self) -> Result<(), Error> {
         let grace = self.config.server.shutdown_grace;
+        self.sources.close(grace).await;
         // What came in by sockets that acknowledge nothing is still kept.
         self.listeners.close(grace).await;
         self.app.phase.store(CLOSING, Ordering::Release);
@@ -339,9 +344,10 @@ async fn listen(flag: &'static str, address: &str) -> Result<TcpListener, Error>
     bound.map_err(|source| Error::Bind { flag, address: address.to_owned(), source })
 }
 
-/// Checks what `config` takes as text: the rules of retention, pipelines, and listeners' tenants and time zones.
+/// Checks what `config` takes as text: the rules of retention, pipelines, tenants, time zones, and patterns of topics.
 pub fn check(config: &Config) -> Result<(), Error> {
     listen::check(&config.listen)?;
+    kafka::check(&config.kafka)?;
     storage_options(config)?;
     decode_options(config).map(drop)
 }

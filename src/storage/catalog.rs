@@ -17,6 +17,7 @@ use sqlx::{Executor, Row};
 use super::repeats::{BatchId, IDS_MAX};
 use super::retention::Class;
 use super::schema::FieldInfo;
+use super::sources::{Reached, SOURCES_MAX};
 use crate::record::{FieldType, Tenant};
 
 /// Version of the tables; a store of a later version is refused.
@@ -40,7 +41,7 @@ CREATE TABLE IF NOT EXISTS segment (
 );";
 
 /// What leads from each version to the next.
-const UPGRADES: [&str; 3] = [
+const UPGRADES: [&str; 4] = [
     "
 ALTER TABLE segment ADD COLUMN flushed_ns BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE segment ADD COLUMN flushed_bytes BIGINT NOT NULL DEFAULT 0;
@@ -57,6 +58,8 @@ CREATE TABLE IF NOT EXISTS deletion (
 ALTER TABLE deletion ADD COLUMN awaits TEXT NOT NULL DEFAULT '[]';",
     "
 CREATE TABLE batch_id (tenant TEXT NOT NULL, low_water BIGINT NOT NULL, ids TEXT NOT NULL, PRIMARY KEY (tenant, low_water));",
+    "
+CREATE TABLE reached (source TEXT PRIMARY KEY, next BIGINT NOT NULL, low_water BIGINT NOT NULL);",
 ];
 
 /// A live segment as the catalog describes it.
@@ -335,11 +338,13 @@ impl Catalog {
         })
     }
 
-    /// Makes `segments` live, remembers the `ids` of their records and moves the low-water mark, in one transaction.
+    /// Makes `segments` live, remembers the `ids` of their records and what their sources `reached`, and moves the low-water
+    /// mark, in one transaction.
     pub async fn commit(
         &self,
         segments: &[Segment],
         ids: &[(Tenant, Vec<BatchId>)],
+        reached: &[Reached],
         low_water: u64,
         next_segment: i64,
     ) -> Result<(), Error> {
@@ -351,6 +356,7 @@ impl Catalog {
         for (tenant, ids) in ids {
             insert_ids(&mut transaction, tenant, ids, low_water).await.map_err(failed)?;
         }
+        insert_reached(&mut transaction, reached, low_water).await.map_err(failed)?;
         let update = sqlx::query("UPDATE store SET low_water = $1 WHERE id = 1").bind(low_water as i64);
         update.execute(&mut *transaction).await.map_err(failed)?;
         raise_next_segment(&mut transaction, next_segment).await.map_err(failed)?;
@@ -369,6 +375,13 @@ impl Catalog {
             Some((tenant, ids.map(BatchId).collect()))
         };
         Ok(rows.map_err(|source| self.failed(source))?.iter().filter_map(read).collect())
+    }
+
+    /// How far sources were kept, of those that moved last.
+    pub async fn reached(&self) -> Result<Vec<Reached>, Error> {
+        let select = sqlx::query("SELECT source, next FROM reached ORDER BY low_water DESC LIMIT $1");
+        let rows = select.bind(SOURCES_MAX as i64).fetch_all(&self.pool).await.map_err(|source| self.failed(source))?;
+        Ok(rows.iter().map(|row| Reached::new(row.get("source"), row.get("next"))).collect())
     }
 
     /// Removes segments by id and makes others live in their place, in one transaction; with nothing `added` it only
@@ -432,6 +445,26 @@ async fn insert_ids(
             delete.bind(tenant.as_str()).bind(row.get::<i64, _>("low_water")).execute(&mut *connection).await?;
         }
         newer += row.get::<i64, _>("length") as usize / ID_DIGITS;
+    }
+    Ok(())
+}
+
+/// Writes down how far sources were kept, and forgets the oldest when there are too many.
+async fn insert_reached(
+    connection: &mut SqliteConnection,
+    reached: &[Reached],
+    low_water: u64,
+) -> Result<(), sqlx::Error> {
+    for one in reached {
+        let insert = "INSERT INTO reached (source, next, low_water) VALUES ($1, $2, $3) ON CONFLICT (source) DO UPDATE \
+                      SET next = excluded.next, low_water = excluded.low_water";
+        let insert = sqlx::query(insert).bind(one.source()).bind(one.next).bind(low_water as i64);
+        insert.execute(&mut *connection).await?;
+    }
+    if !reached.is_empty() {
+        let delete =
+            "DELETE FROM reached WHERE source NOT IN (SELECT source FROM reached ORDER BY low_water DESC LIMIT $1)";
+        sqlx::query(delete).bind(SOURCES_MAX as i64).execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -539,9 +572,12 @@ pub(crate) mod tests {
         let file = dir.path().join("catalog.sqlite");
         let (catalog, contents) = Catalog::open(&file).await.unwrap();
         assert_eq!((contents.segments.len(), contents.low_water, contents.next_segment), (0, 0, 1));
-        catalog.commit(&[segment(1), segment(2)], &[], 21, 3).await.unwrap();
+        let reached = |next| Reached::new("kafka/g/logs/id/0", next);
+        catalog.commit(&[segment(1)], &[], &[reached(5), Reached::new("other", 7)], 11, 2).await.unwrap();
+        catalog.commit(&[segment(2)], &[], &[reached(9)], 21, 3).await.unwrap();
         catalog.close().await;
-        let (_, contents) = Catalog::open(&file).await.unwrap();
+        let (catalog, contents) = Catalog::open(&file).await.unwrap();
+        assert_eq!(catalog.reached().await.unwrap(), [reached(9), Reached::new("other", 7)]);
         assert_eq!(contents.segments, [segment(1), segment(2)]);
         assert_eq!((contents.low_water, contents.next_segment), (21, 3));
     }
@@ -551,8 +587,8 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1)], &[], 11, 2).await.unwrap();
-        assert!(catalog.commit(&[segment(2), segment(1)], &[], 21, 3).await.is_err(), "segment 1 exists");
+        catalog.commit(&[segment(1)], &[], &[], 11, 2).await.unwrap();
+        assert!(catalog.commit(&[segment(2), segment(1)], &[], &[], 21, 3).await.is_err(), "segment 1 exists");
         let (_, contents) = Catalog::open(&file).await.unwrap();
         assert_eq!((contents.segments.len(), contents.low_water), (1, 11));
     }
@@ -573,7 +609,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1), segment(2), segment(3)], &[], 31, 4).await.unwrap();
+        catalog.commit(&[segment(1), segment(2), segment(3)], &[], &[], 31, 4).await.unwrap();
         catalog.replace(&[1, 2], &[segment(4)], 5).await.unwrap();
         let error = catalog.replace(&[3, 2], &[segment(5)], 6).await.unwrap_err();
         assert!(matches!(error, Error::Gone { id: 2, .. }), "{error}");
@@ -591,7 +627,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1), segment(2)], &[], 21, 3).await.unwrap();
+        catalog.commit(&[segment(1), segment(2)], &[], &[], 21, 3).await.unwrap();
         catalog.quarantine(2, "page 7 is damaged").await.unwrap();
         assert!(matches!(catalog.quarantine(3, "x").await, Err(Error::Gone { id: 3, .. })));
         catalog.close().await;
@@ -652,7 +688,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("catalog.sqlite");
         let (catalog, _) = Catalog::open(&file).await.unwrap();
-        catalog.commit(&[segment(1)], &[], 11, 2).await.unwrap();
+        catalog.commit(&[segment(1)], &[], &[], 11, 2).await.unwrap();
         catalog.close().await;
         let mut bytes = std::fs::read(&file).unwrap();
         bytes[..100].fill(0x5a);

@@ -34,6 +34,7 @@ pub mod retention;
 mod schema;
 pub mod segment;
 mod snapshot;
+mod sources;
 mod upkeep;
 mod writer;
 
@@ -43,6 +44,7 @@ pub use deletion::Deletion;
 pub use repeats::{BatchId, Claim};
 pub use schema::FieldInfo;
 pub use snapshot::{Fields, Snapshot};
+pub use sources::Reached;
 
 use crate::clock::Clock;
 use crate::error::Kind;
@@ -328,19 +330,24 @@ impl Store {
         Claim::new(self.shared.repeats.clone(), tenant.clone())
     }
 
-    /// As [`Store::append`]; the claimed ids are remembered with the records, however the process ends then. An empty
-    /// batch keeps nothing, and no id.
+    /// How far a source of this name was kept; `None` when nothing of it was.
+    pub fn reached(&self, source: &str) -> Option<i64> {
+        self.shared.repeats.sources.next(source)
+    }
+
+    /// As [`Store::append`]; the claimed ids, and how far sources are kept, are remembered with the records, however the
+    /// process ends then. An empty batch keeps nothing, and no id.
     pub async fn append_claimed(&self, tenant: &Tenant, batch: RecordBatch, claim: Claim) -> Result<(), Error> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
         self.wait_for_room().await?;
-        let (tenant_of_frame, encoded, ids) = (tenant.clone(), batch.clone(), claim.ids().to_vec());
+        let (tenant_of_frame, encoded, brought) = (tenant.clone(), batch.clone(), claim.brought().clone());
         let payload = if batch.get_array_memory_size() > ENCODE_INLINE_BYTES_MAX {
-            let encode = move || frame::encode(&tenant_of_frame, &ids, &encoded);
+            let encode = move || frame::encode(&tenant_of_frame, &brought, &encoded);
             tokio::task::spawn_blocking(encode).await.map_err(|_| Error::Closed)??
         } else {
-            frame::encode(&tenant_of_frame, &ids, &encoded)?
+            frame::encode(&tenant_of_frame, &brought, &encoded)?
         };
         let (done, answer) = oneshot::channel();
         let request = Request::Append { tenant: tenant.clone(), batch, payload, claim, done };

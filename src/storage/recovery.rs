@@ -56,6 +56,7 @@ pub(super) async fn recover(options: &Options) -> Result<Recovered, Error> {
     let mut next_seq = contents.low_water.max(1);
     let mut failure = None;
     let repeats = Repeats::default();
+    repeats.sources.keep(0, catalog.reached().await?);
     for (tenant, ids) in catalog.batch_ids().await? {
         repeats.keep(&tenant, 0, ids);
     }
@@ -109,11 +110,12 @@ pub(super) fn damage(root: &Path, segment: &Segment, is_elsewhere: bool) -> Opti
 }
 
 fn restore(view: &mut View, repeats: &Repeats, found: &wal::Frame, fields_max: usize) -> Result<(), Error> {
-    let frame::Decoded { tenant, ids, batch } = frame::decode(&found.payload)?;
+    let frame::Decoded { tenant, brought, batch } = frame::decode(&found.payload)?;
     if batch.num_rows() == 0 || batch.num_rows() != found.rows as usize {
         return Err(Error::Frame(format!("it names {} records and holds {}", found.rows, batch.num_rows())));
     }
-    repeats.keep(&tenant, found.first_seq, ids);
+    repeats.keep(&tenant, found.first_seq, brought.ids);
+    repeats.sources.keep(found.first_seq, brought.reached);
     let snapshot = Arc::make_mut(view.tenants.entry(tenant).or_default());
     Ok(snapshot.add_batch(Buffered::new(batch, found.first_seq), fields_max)?)
 }

@@ -13,6 +13,7 @@ use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 use twox_hash::XxHash64;
 
+use super::sources::{Reached, Sources};
 use crate::record::{Seen, Tenant};
 
 /// Ids that are remembered of a tenant: 64 bytes each, so at most 4 MiB.
@@ -51,6 +52,15 @@ impl BatchId {
 pub(super) struct Repeats {
     tenants: Mutex<HashMap<Tenant, Known>>,
     claims: AtomicU64,
+    /// How far sources that number their records were kept.
+    pub sources: Sources,
+}
+
+/// What an append brings beside its records, to be remembered with them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Brought {
+    pub ids: Vec<BatchId>,
+    pub reached: Vec<Reached>,
 }
 
 #[derive(Debug, Default)]
@@ -104,19 +114,20 @@ impl Repeats {
     }
 }
 
-/// The ids that one append brings. Those that were claimed and not kept are free again when it is dropped.
+/// The ids that one append brings, and how far its sources are kept with it. Ids that were claimed and not kept are free
+/// again when it is dropped.
 #[derive(Debug)]
 pub struct Claim {
     repeats: Arc<Repeats>,
     tenant: Tenant,
     number: u64,
-    ids: Vec<BatchId>,
+    brought: Brought,
 }
 
 impl Claim {
     pub(super) fn new(repeats: Arc<Repeats>, tenant: Tenant) -> Claim {
         let number = repeats.claims.fetch_add(1, Ordering::Relaxed);
-        Claim { repeats, tenant, number, ids: Vec::new() }
+        Claim { repeats, tenant, number, brought: Brought::default() }
     }
 
     /// Claims an id unless it is taken; one that came twice with the same append is kept already.
@@ -133,15 +144,15 @@ impl Claim {
                 free.insert(self.number);
             }
         }
-        self.ids.push(id);
+        self.brought.ids.push(id);
         Seen::New
     }
 
     /// Claims the same for another tenant, to whom records of the same request go; tells whether they were kept, all.
     pub fn for_other(&self, tenant: &Tenant) -> (Claim, Seen) {
         let mut other = Claim::new(self.repeats.clone(), tenant.clone());
-        let mut seen = if self.ids.is_empty() { Seen::New } else { Seen::Kept };
-        for id in &self.ids {
+        let mut seen = if self.brought.ids.is_empty() { Seen::New } else { Seen::Kept };
+        for id in &self.brought.ids {
             // Two tenants may give the same id to different requests.
             match other.add(BatchId::of(&[self.tenant.as_str().as_bytes(), &id.0.to_be_bytes()])) {
                 Seen::Kept => {}
@@ -154,32 +165,43 @@ impl Claim {
 
     /// Gives an id back whose record will not be kept.
     pub fn give_back(&mut self, id: BatchId) {
-        if let Some(at) = self.ids.iter().rposition(|held| *held == id) {
-            self.ids.swap_remove(at);
+        if let Some(at) = self.brought.ids.iter().rposition(|held| *held == id) {
+            self.brought.ids.swap_remove(at);
             if let Some(known) = self.repeats.lock().get_mut(&self.tenant) {
                 known.claimed.remove(&id);
             }
         }
     }
 
-    pub(super) fn ids(&self) -> &[BatchId] {
-        &self.ids
+    /// With this append a source is kept up to here.
+    pub fn reach(&mut self, reached: Reached) {
+        self.brought.reached.push(reached);
+    }
+
+    /// Gives what sources reach to a claim for another tenant; ids stay with those they were given for.
+    pub fn give_sources_to(&mut self, other: &mut Claim) {
+        other.brought.reached.append(&mut self.brought.reached);
+    }
+
+    pub(super) fn brought(&self) -> &Brought {
+        &self.brought
     }
 
     /// The append was kept; `seq` is the number of its first record.
     pub(super) fn keep(mut self, seq: u64) {
-        let ids = std::mem::take(&mut self.ids);
+        let Brought { ids, reached } = std::mem::take(&mut self.brought);
         self.repeats.keep(&self.tenant, seq, ids);
+        self.repeats.sources.keep(seq, reached);
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.ids.is_empty() {
+        if self.brought.ids.is_empty() {
             return;
         }
         if let Some(known) = self.repeats.lock().get_mut(&self.tenant) {
-            for id in &self.ids {
+            for id in &self.brought.ids {
                 known.claimed.remove(id);
             }
         }
@@ -212,6 +234,25 @@ mod tests {
         assert_eq!([claim().add(id("a")), claim().add(id("b"))], [Seen::Kept, Seen::New]);
         let mut other = Claim::new(repeats.clone(), Tenant::parse("blue").unwrap());
         assert_eq!(other.add(id("a")), Seen::New);
+    }
+
+    #[test]
+    fn what_sources_reach_is_kept_with_the_append_that_says_so() {
+        let repeats = Arc::new(Repeats::default());
+        let claim = || Claim::new(repeats.clone(), Tenant::default_tenant());
+        let mut given_up = claim();
+        given_up.reach(Reached::new("a", 5));
+        drop(given_up);
+        assert_eq!(repeats.sources.next("a"), None);
+        // All records go to another tenant: the id stays behind, for it is not that tenant's.
+        let mut moved = claim();
+        moved.add(id("x"));
+        moved.reach(Reached::new("a", 7));
+        let mut other = Claim::new(repeats.clone(), Tenant::parse("blue").unwrap());
+        moved.give_sources_to(&mut other);
+        other.keep(3);
+        drop(moved);
+        assert_eq!((repeats.sources.next("a"), claim().add(id("x"))), (Some(7), Seen::New));
     }
 
     #[test]

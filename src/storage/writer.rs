@@ -383,10 +383,11 @@ impl Writer {
         let (requests, runtime, mut next_segment) = (self.requests.clone(), runtime.clone(), self.next_segment);
         let (now_ns, shared) = (self.clock.now_ns(), self.shared.clone());
         let ids = self.shared.repeats.between(self.ids_written, frozen.low_water);
+        let reached = self.shared.repeats.sources.since(self.ids_written);
         let work = move || {
             let outcome = write_segments(&options, &job, now_ns, &mut next_segment).and_then(|segments| {
                 shared.cache.upload(&segments)?;
-                runtime.block_on(catalog.commit(&segments, &ids, job.low_water, next_segment))?;
+                runtime.block_on(catalog.commit(&segments, &ids, &reached, job.low_water, next_segment))?;
                 Ok(Flushed { segments, next_segment })
             });
             shared.evict();

@@ -13,6 +13,7 @@ mod formats;
 mod forward_clients;
 mod http;
 mod ingest;
+mod kafka;
 mod kills;
 mod lifecycle;
 mod limits;
