@@ -26,8 +26,7 @@ pub fn trace_fields(rows: &RecordBatch, links: &Links) -> Result<Vec<Field>, Err
         let buttons = trace_links(&links.traces, links.own.as_ref(), name);
         let Some(ids) = texts(rows, name)?.filter(|_| !buttons.is_empty()) else { continue };
         let ids: StringArray = ids.iter().map(|id| id.filter(|id| !id.is_empty())).collect();
-        let shown = if fields.is_empty() { "trace" } else { name };
-        fields.extend(linked(name, shown, ids, &buttons));
+        fields.extend(linked(name, name, ids, &buttons));
     }
     Ok(fields)
 }
