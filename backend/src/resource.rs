@@ -114,7 +114,8 @@ async fn values(client: &Client, parameters: &HashMap<String, String>, options: 
 
 /// The fields of the newest line of the last day, as texts; `null` where there is none.
 async fn newest_line(client: &Client, options: &Options) -> Result<Value, Error> {
-    let sql = "SELECT * FROM logs WHERE timestamp >= now() - INTERVAL '1 day' ORDER BY timestamp DESC, _seq DESC LIMIT 1";
+    let sql =
+        "SELECT * FROM logs WHERE timestamp >= now() - INTERVAL '1 day' ORDER BY timestamp DESC, _seq DESC LIMIT 1";
     let answer = client.query(sql, options).await?;
     let Some(row) = answer.batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(Value::Null) };
     let mut line = serde_json::Map::new();

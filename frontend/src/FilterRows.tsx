@@ -95,7 +95,7 @@ function FilterRow({ number, filter, others, store, range, variables, onChange, 
     ];
   };
   return (
-    <Stack direction="row" gap={0} alignItems="center" data-testid={testId('row')}>
+    <Stack direction="row" gap={0} wrap="wrap" alignItems="center" data-testid={testId('row')}>
       <Picker
         label={`Field of filter ${number}`}
         testId={testId('field')}

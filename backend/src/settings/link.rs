@@ -111,8 +111,8 @@ pub fn tried(body: &[u8]) -> Result<Value, String> {
         links: Vec<LinkForm>,
         line: String,
     }
-    let Body { links, line } =
-        serde_json::from_slice(body).map_err(|error| format!("the body is not JSON with 'links' and 'line': {error}"))?;
+    let Body { links, line } = serde_json::from_slice(body)
+        .map_err(|error| format!("the body is not JSON with 'links' and 'line': {error}"))?;
     let fields = fields_of(&line);
     Ok(links.into_iter().map(|link| tried_one(link, &fields)).collect())
 }

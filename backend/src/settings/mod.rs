@@ -245,11 +245,7 @@ impl Settings {
             limit_default: limit.min(LIMIT_MAX),
             links: Links {
                 traces: form.traces,
-                others: form
-                    .links
-                    .into_iter()
-                    .filter_map(|link| link.parse().transpose())
-                    .collect::<Result<_, _>>()?,
+                others: form.links.into_iter().filter_map(|link| link.parse().transpose()).collect::<Result<_, _>>()?,
                 own: (!raw.uid.is_empty()).then(|| Own { uid: raw.uid.to_owned(), name: raw.name.to_owned() }),
             },
             forward_oauth: form.oauth_pass_thru,
