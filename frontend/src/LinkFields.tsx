@@ -6,6 +6,7 @@ import { css } from '@emotion/css';
 import { DataSourceInstanceSettings, GrafanaTheme2 } from '@grafana/data';
 import { DataSourcePicker } from '@grafana/runtime';
 import { Button, Field, FieldSet, IconButton, Input, RadioButtonGroup, Stack, useStyles2 } from '@grafana/ui';
+import { useState } from 'react';
 
 import type { Props } from './ConfigEditor';
 import { LinkPreview } from './LinkPreview';
@@ -21,6 +22,8 @@ const TARGETS = [
 export function LinkFields({ options, onOptionsChange }: Props) {
   const styles = useStyles2(getStyles);
   const links = options.jsonData.links ?? [];
+  // Whoever adds a link goes on in it; with keys alone it would be behind them.
+  const [added, setAdded] = useState<number>();
   const change = (changed: LinkSettings[]) =>
     onOptionsChange({ ...options, jsonData: { ...options.jsonData, links: changed.length > 0 ? changed : undefined } });
   return (
@@ -35,6 +38,7 @@ export function LinkFields({ options, onOptionsChange }: Props) {
             key={index}
             number={index + 1}
             link={link}
+            autoFocus={index === added}
             isNameTaken={links.some((other, at) => at !== index && Boolean(link.name) && other.name === link.name)}
             onChange={(patch) => change(links.map((old, at) => (at === index ? { ...old, ...patch } : old)))}
             onRemove={() => change(links.filter((_, at) => at !== index))}
@@ -45,7 +49,10 @@ export function LinkFields({ options, onOptionsChange }: Props) {
           variant="secondary"
           size="sm"
           data-testid="quiver-link-add"
-          onClick={() => change([...links, {}])}
+          onClick={() => {
+            setAdded(links.length);
+            change([...links, {}]);
+          }}
         >
           Add link
         </Button>
@@ -58,12 +65,13 @@ export function LinkFields({ options, onOptionsChange }: Props) {
 interface CardProps {
   number: number;
   link: LinkSettings;
+  autoFocus: boolean;
   isNameTaken: boolean;
   onChange: (patch: Partial<LinkSettings>) => void;
   onRemove: () => void;
 }
 
-function LinkCard({ number, link, isNameTaken, onChange, onRemove }: CardProps) {
+function LinkCard({ number, link, autoFocus, isNameTaken, onChange, onRemove }: CardProps) {
   const styles = useStyles2(getStyles);
   const target = link.datasourceUid === undefined ? 'url' : 'query';
   const text = (
@@ -81,6 +89,7 @@ function LinkCard({ number, link, isNameTaken, onChange, onRemove }: CardProps) 
           id={id}
           data-testid={id}
           width={width}
+          autoFocus={autoFocus && name === 'name'}
           placeholder={placeholder}
           value={typeof value === 'string' ? value : JSON.stringify(value)}
           onChange={(event) => onChange({ [name]: event.currentTarget.value || undefined })}

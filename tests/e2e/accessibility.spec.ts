@@ -78,7 +78,7 @@ test.describe('keys alone', () => {
     await expect(page.getByTestId('logRows')).toBeVisible();
     await reach(page, 'Add text condition');
     await page.keyboard.press('Enter');
-    await reach(page, 'Text 1');
+    await expect(page.getByLabel('Text 1', { exact: true })).toBeFocused();
     await page.keyboard.type('request 7 ');
     await page.keyboard.press('Enter');
     await expect(page.getByTestId('logRows').getByText('request 7 answered')).toBeVisible();
@@ -91,15 +91,10 @@ test.describe('keys alone', () => {
     await explore(page, linesOf(service));
     await reach(page, 'Add filter');
     await page.keyboard.press('Enter');
-    for (const [box, text] of [
-      ['Field of filter 2', 'level'],
-      ['Value of filter 2', 'error'],
-    ]) {
-      await reach(page, box);
-      await page.keyboard.type(text);
-      await expect(page.getByRole('option', { name: text }).first()).toBeVisible();
-      await page.keyboard.press('Enter');
-    }
+    await expect(page.getByRole('combobox', { name: 'Field of filter 2' })).toBeFocused();
+    await take(page, 'level');
+    await reach(page, 'Value of filter 2');
+    await take(page, 'error');
     await expect(page.getByTestId('logRows').getByText('request 0 answered')).toBeVisible();
     await expect(page.getByTestId('logRows').getByText('request 1 answered')).toHaveCount(0);
   });
@@ -116,7 +111,7 @@ test.describe('keys alone', () => {
     await createDataSourceConfigPage({ type: DATASOURCE.type });
     await reach(page, 'Add link');
     await page.keyboard.press('Enter');
-    await reach(page, 'Name');
+    await expect(page.getByTestId('quiver-link-1-name')).toBeFocused();
     await page.keyboard.type('order');
     await reach(page, 'Remove link 1');
     await page.keyboard.press('Enter');
@@ -137,9 +132,7 @@ test.describe('keys alone', () => {
     await variableEditPage.setVariableType('Query');
     await variableEditPage.datasource.set(DATASOURCE.name);
     await reach(page, 'Field');
-    await page.keyboard.type('level');
-    await expect(page.getByRole('option', { name: 'level' }).first()).toBeVisible();
-    await page.keyboard.press('Enter');
+    await take(page, 'level');
     await variableEditPage.runQuery();
     await expect(variableEditPage).toDisplayPreviews(['info']);
   });
@@ -176,6 +169,13 @@ async function reach(page: Page, name: string): Promise<void> {
     }
   }
   throw new Error(`no way by Tab to '${name}'`);
+}
+
+/** Types into the box that has the focus, and takes the option of this name. */
+async function take(page: Page, option: string): Promise<void> {
+  await page.keyboard.type(option);
+  await expect(page.getByRole('option', { name: option }).first()).toBeVisible();
+  await page.keyboard.press('Enter');
 }
 
 async function openContext(page: Page): Promise<void> {
