@@ -64,7 +64,7 @@ pub enum Error {
     /// Nothing is served under this path.
     #[error(
         "no resource '{0}'; there are fields, fields/values, functions, sql, edit-sql, builder, layout, check, \
-             estimate and export"
+             estimate, newest-line, links and export"
     )]
     NoResource(String),
     /// A bug of ours; the log has more.

@@ -26,7 +26,7 @@ use tonic_sdk::{Code, Request, Response, Status};
 use crate::client::Client;
 use crate::error::{Error, Kind};
 use crate::query::{Ask, Caller};
-use crate::settings::{PROXY_PREFIX, Raw, Settings};
+use crate::settings::{self, PROXY_PREFIX, Raw, Settings};
 use crate::shutdown::Controller;
 use crate::stream::Channels;
 use crate::{export, frame, health, query, resource, stream};
@@ -322,6 +322,8 @@ impl Resource for Plugin {
             return Ok(Response::new(opened.unwrap_or_else(|error| one_response(&request.path, Err(error)))));
         }
         let answer = match self.client(context) {
+            // Asked by the form of settings that are not saved yet, or are saved and wrong.
+            _ if request.path.trim_matches('/') == "links" => settings::tried(&request.body).map_err(Error::Request),
             Err(error) => Err(error),
             Ok(client) => {
                 let caller = Headers(&headers).caller(&client, context);

@@ -33,6 +33,7 @@ pub async fn call(client: &Arc<Client>, target: &str, body: &[u8], caller: &Call
         "fields/values" => values(client, &parameters, options).await,
         "edit-sql" => edited(body),
         "functions" => functions(client, &options).await,
+        "newest-line" => newest_line(client, &options).await,
         "sql" => Asked::read(client, body)?.sql(),
         "builder" => Ok(Asked::read(client, body)?.builder()),
         "layout" => Asked::read(client, body)?.layout(),
@@ -105,6 +106,23 @@ async fn values(client: &Client, parameters: &HashMap<String, String>, options: 
         }
     }
     Ok(Value::Array(values))
+}
+
+/// The fields of the newest line of the last day, as texts; `null` where there is none.
+async fn newest_line(client: &Client, options: &Options) -> Result<Value, Error> {
+    let sql =
+        "SELECT * FROM logs WHERE timestamp >= now() - INTERVAL '1 day' ORDER BY timestamp DESC, _seq DESC LIMIT 1";
+    let answer = client.query(sql, options).await?;
+    let Some(row) = answer.batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(Value::Null) };
+    let mut line = serde_json::Map::new();
+    for (field, array) in row.schema_ref().fields().iter().zip(row.columns()) {
+        let texts = cast(array, &DataType::Utf8).map_err(crate::frame::Error::from)?;
+        let texts = texts.as_string::<i32>();
+        if texts.is_valid(0) {
+            line.insert(field.name().clone(), texts.value(0).into());
+        }
+    }
+    Ok(Value::Object(line))
 }
 
 /// SQL text with filters written into it, or taken out.

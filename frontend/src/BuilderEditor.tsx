@@ -5,7 +5,7 @@
 import { css } from '@emotion/css';
 import { TimeRange } from '@grafana/data';
 import { Button, ComboboxOption, IconButton, InlineField, InlineLabel, RadioButtonGroup, Stack } from '@grafana/ui';
-import { ComponentProps, ReactNode } from 'react';
+import { ComponentProps, ReactNode, useState } from 'react';
 
 import { fieldOptions, FilterRows } from './FilterRows';
 import {
@@ -132,6 +132,8 @@ function Row({ label, tooltip, children }: { label: string; tooltip?: string; ch
 }
 
 function SearchRows({ search, onChange }: { search: Search[]; onChange: (search: Search[]) => void }) {
+  // Whoever adds a row goes on in it; with keys alone it would be behind them.
+  const [added, setAdded] = useState<number>();
   const replace = (index: number, changed: Search) => onChange(search.map((old, at) => (at === index ? changed : old)));
   return (
     <>
@@ -151,6 +153,7 @@ function SearchRows({ search, onChange }: { search: Search[]; onChange: (search:
             testId={`quiver-search-${index + 1}-text`}
             placeholder={item.op === 'contains' || item.op === '!contains' ? 'Text' : 'Regular expression'}
             width={36}
+            autoFocus={index === added}
             value={item.text}
             onCommit={(text) => replace(index, { ...item, text })}
           />
@@ -171,7 +174,10 @@ function SearchRows({ search, onChange }: { search: Search[]; onChange: (search:
         aria-label="Add text condition"
         tooltip="Add a condition on the message"
         data-testid="quiver-search-add"
-        onClick={() => onChange([...search, { op: 'contains', text: '' }])}
+        onClick={() => {
+          setAdded(search.length);
+          onChange([...search, { op: 'contains', text: '' }]);
+        }}
       />
     </>
   );

@@ -1,5 +1,5 @@
 /**
- * The settings of a data source: where the store is, how one proves who one is, limits, and where traces are.
+ * The settings of a data source: where the store is, how one proves who one is, limits, and where traces are. Links: LinkFields.
  * Each setting says what it does. Secrets go in and never come back.
  */
 import {
@@ -25,6 +25,7 @@ import {
 import { ReactElement, useState } from 'react';
 
 import { addHeader, headersOf, removeHeader, renameHeader } from './headers';
+import { LinkFields } from './LinkFields';
 import {
   DEFAULT_LIMIT,
   DEFAULT_TIMEOUT_SECONDS,
@@ -55,6 +56,7 @@ export function ConfigEditor(props: Props) {
       <TenantFields {...props} />
       <QueryFields {...props} />
       <TraceFields {...props} />
+      <LinkFields {...props} />
     </div>
   );
 }

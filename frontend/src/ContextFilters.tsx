@@ -31,7 +31,7 @@ export function ContextFilters({ row, onChoose, onRun }: Props) {
     onRun?.();
   };
   return (
-    <InlineField label="Lines with the same" transparent grow>
+    <InlineField label="Lines with the same" transparent grow data-testid="quiver-context-filters">
       <MultiPicker
         label="Fields that the lines around have in common with this one"
         testId="quiver-context-fields"

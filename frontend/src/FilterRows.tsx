@@ -4,6 +4,7 @@
  */
 import { TimeRange } from '@grafana/data';
 import { Button, ComboboxOption, IconButton, Stack } from '@grafana/ui';
+import { useState } from 'react';
 
 import { Filter, FilterOp, isCompleteFilter, isListOp, isPresenceOp } from './model';
 import { MultiPicker, Picker, TextBox } from './Picker';
@@ -39,6 +40,8 @@ const OPS: Array<ComboboxOption<FilterOp>> = [
 const PATTERN_OR_NUMBER: FilterOp[] = ['=~', '!~', 'contains', '!contains', '<', '<=', '>', '>='];
 
 export function FilterRows({ filters, store, range, variables, onChange }: Props) {
+  // Whoever adds a row goes on in it; with keys alone it would be behind them.
+  const [added, setAdded] = useState<number>();
   const replace = (index: number, filter: Filter) => onChange(filters.map((old, at) => (at === index ? filter : old)));
   const remove = (index: number) => onChange(filters.filter((_, at) => at !== index));
   return (
@@ -48,6 +51,7 @@ export function FilterRows({ filters, store, range, variables, onChange }: Props
           key={index}
           number={index + 1}
           filter={filter}
+          autoFocus={index === added}
           store={store}
           range={range}
           variables={variables}
@@ -63,7 +67,10 @@ export function FilterRows({ filters, store, range, variables, onChange }: Props
         aria-label="Add filter"
         tooltip="Add a filter on a field"
         data-testid="quiver-filter-add"
-        onClick={() => onChange([...filters, { field: '', op: '=', value: '', values: [] }])}
+        onClick={() => {
+          setAdded(filters.length);
+          onChange([...filters, { field: '', op: '=', value: '', values: [] }]);
+        }}
       />
     </Stack>
   );
@@ -72,12 +79,13 @@ export function FilterRows({ filters, store, range, variables, onChange }: Props
 interface RowProps extends Omit<Props, 'filters' | 'onChange'> {
   number: number;
   filter: Filter;
+  autoFocus: boolean;
   others: Filter[];
   onChange: (filter: Filter) => void;
   onRemove: () => void;
 }
 
-function FilterRow({ number, filter, others, store, range, variables, onChange, onRemove }: RowProps) {
+function FilterRow({ number, filter, autoFocus, others, store, range, variables, onChange, onRemove }: RowProps) {
   const testId = (part: string) => `quiver-filter-${number}-${part}`;
   const loadValues = async (typed: string) => {
     const named = variables.filter((name) => `$${name}`.includes(typed)).map(variableOption);
@@ -95,12 +103,13 @@ function FilterRow({ number, filter, others, store, range, variables, onChange, 
     ];
   };
   return (
-    <Stack direction="row" gap={0} alignItems="center" data-testid={testId('row')}>
+    <Stack direction="row" gap={0} wrap="wrap" alignItems="center" data-testid={testId('row')}>
       <Picker
         label={`Field of filter ${number}`}
         testId={testId('field')}
         placeholder="Field"
         custom
+        autoFocus={autoFocus}
         value={filter.field || null}
         options={fieldOptions(store, range)}
         onChange={(field) => onChange({ ...filter, field })}

@@ -19,6 +19,7 @@ interface Common {
   maxWidth?: number;
   disabled?: boolean;
   invalid?: boolean;
+  autoFocus?: boolean;
 }
 
 /** What Grafana's two boxes take alike: the label beside them, and widths that follow the text. */
@@ -80,6 +81,7 @@ export interface TextBoxProps {
   step?: number | 'any';
   id?: string;
   invalid?: boolean;
+  autoFocus?: boolean;
 }
 
 export function TextBox({ label, testId, value, onCommit, ...rest }: TextBoxProps) {

@@ -57,7 +57,8 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
   const model = normalize(query);
   const [question, setQuestion] = useState<Question>();
   const [problem, setProblem] = useState<string>();
-  const [busy, setBusy] = useState(false);
+  // The form that was asked for and is not here yet: it shows as chosen, so that a slow store is not a click without effect.
+  const [awaited, setAwaited] = useState<EditorMode>();
   const [isExplained, setExplained] = useState(() => localStorage.getItem(EXPLAIN_KEY) === 'true');
   // The text as it is typed; the query has it once the box is left.
   const [draft, setDraft] = useState<string>();
@@ -93,7 +94,7 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
 
   const switchTo = async (editor: EditorMode) => {
     setProblem(undefined);
-    setBusy(true);
+    setAwaited(editor);
     try {
       const current = { ...model, sql: draft ?? model.sql };
       const next =
@@ -109,7 +110,7 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
       setProblem(`The other form of this query could not be had: ${messageOf(error)}`);
       change({ editor });
     } finally {
-      setBusy(false);
+      setAwaited(undefined);
     }
   };
 
@@ -177,9 +178,9 @@ export function QueryEditor({ query, datasource, range, data, app, onChange, onR
             aria-label="Editor mode"
             data-testid="quiver-editor-mode"
             size="sm"
-            value={model.editor}
+            value={awaited ?? model.editor}
             options={MODES}
-            disabled={busy}
+            disabled={awaited !== undefined}
             onChange={switchTo}
           />
           {range && <Download address={(format) => datasource.exportAddress(query, range, format)} />}

@@ -1,4 +1,11 @@
-import { CoreApp, DataSourceInstanceSettings, DataSourceSettings, EventBusSrv, PluginType } from '@grafana/data';
+import {
+  CoreApp,
+  DataSourceInstanceSettings,
+  DataSourceSettings,
+  EventBusSrv,
+  PluginType,
+  ScopedVars,
+} from '@grafana/data';
 import {
   BackendSrv,
   BackendSrvRequest,
@@ -6,6 +13,8 @@ import {
   setAppEvents,
   setBackendSrv,
   setDataSourceSrv,
+  setTemplateSrv,
+  TemplateSrv,
 } from '@grafana/runtime';
 import { act, configure, render, screen, waitFor } from '@testing-library/react';
 import user from '@testing-library/user-event';
@@ -58,6 +67,9 @@ const RESOURCES: Record<string, unknown> = {
 beforeAll(() => {
   setAppEvents(new EventBusSrv());
   setDataSourceSrv({ getList: () => [], getInstanceSettings: () => undefined } as unknown as DataSourceSrv);
+  setTemplateSrv({
+    replace: (text: string, vars: ScopedVars) => text.replace('${__value.raw}', vars.__value?.value.raw),
+  } as unknown as TemplateSrv);
 });
 
 function answer(resources: Record<string, unknown>) {
@@ -393,6 +405,46 @@ describe('ConfigEditor', () => {
     await userEvent.type(screen.getByLabelText(/^Tenants of queries/), 'team-a{Enter}');
     expect(seen.options.jsonData).toEqual({ oauthPassThru: true, keepCookies: ['session'], tenants: ['team-a'] });
     expect(screen.queryByText('Secure socks proxy')).not.toBeInTheDocument();
+  });
+
+  it('writes links to other systems, and tells what they find', async () => {
+    const urls = answer({
+      'newest-line': { order_id: 'A-17' },
+      links: [
+        { name: 'order', field: 'order_id', value: 'A-17' },
+        { name: 'x', problem: 'the pattern is wrong' },
+      ],
+    });
+    const seen = showConfigEditor({ uid: 'quiver' });
+    expect(screen.queryByTestId('quiver-link-line')).not.toBeInTheDocument();
+    await userEvent.click(screen.getByTestId('quiver-link-add'));
+    await userEvent.type(screen.getByLabelText('Name'), 'order');
+    await userEvent.type(screen.getByLabelText('Field'), 'order_id');
+    await userEvent.type(screen.getByLabelText('URL'), 'http://shop/${{__value.raw}');
+    await userEvent.click(screen.getByTestId('quiver-link-add'));
+    await userEvent.type(screen.getByTestId('quiver-link-2-name'), 'order');
+    expect(screen.getAllByText('Another link has this name')).toHaveLength(2);
+    const [order, second] = seen.options.jsonData.links ?? [];
+    expect(order).toEqual({ name: 'order', field: 'order_id', url: 'http://shop/${__value.raw}' });
+    expect(second).toEqual({ name: 'order' });
+    await userEvent.click(screen.getByTestId('quiver-link-newest'));
+    expect(await screen.findByText('A-17')).toBeInTheDocument();
+    expect(screen.getByText('http://shop/A-17')).toHaveAttribute('href', 'http://shop/A-17');
+    expect(screen.getByText('the pattern is wrong')).toBeInTheDocument();
+    expect(urls).toContain('/api/datasources/uid/quiver/resources/links');
+    await userEvent.click(screen.getByTestId('quiver-link-2-remove'));
+    await userEvent.click(screen.getByTestId('quiver-link-1-remove'));
+    expect(seen.options.jsonData.links).toBeUndefined();
+  });
+
+  it('leads a link to a query where one chooses a data source', async () => {
+    answer({});
+    const seen = showConfigEditor({ jsonData: { links: [{ name: 'x', url: 'http://x' }] } });
+    await userEvent.click(screen.getByLabelText('Data source'));
+    await userEvent.type(screen.getByLabelText('Query'), '{{}');
+    expect(seen.options.jsonData.links).toEqual([{ name: 'x', datasourceUid: '', query: '{}' }]);
+    await userEvent.click(screen.getByLabelText('Page'));
+    expect(seen.options.jsonData.links).toEqual([{ name: 'x' }]);
   });
 
   it('adds and removes headers', async () => {

@@ -38,6 +38,11 @@ export const EXAMPLES: Array<{ title: string; examples: Example[] }> = [
         text: '$__timeFilter keeps to the time range on the screen; order and limit are added where they are missing.',
         query: sql("SELECT *\nFROM logs\nWHERE $__timeFilter(timestamp)\n  AND level IN ('error', 'fatal')"),
       },
+      {
+        title: 'Whole lines, as they were sent',
+        text: '_line is the line byte for byte, where the message is only what it says.',
+        query: sql('SELECT * EXCEPT (message), _line AS message\nFROM logs\nWHERE $__timeFilter(timestamp)'),
+      },
     ],
   },
   {

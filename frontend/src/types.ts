@@ -27,6 +27,8 @@ export interface TraceSettings {
 /** A link to another system from a field of a line, or from what a pattern finds in it. */
 export interface LinkSettings {
   name?: string;
+  /** What the button says, if not the name. */
+  title?: string;
   /** The field it starts from; `message` when empty. */
   field?: string;
   /** A regular expression; its first group, or all that it finds, is the value. Empty: the whole field. */

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, TableFactor, VisitMut, VisitorMut,
+    WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -323,9 +324,8 @@ impl Wildcards<'_> {
                         continue;
                     };
                     self.found = true;
-                    if from_table && !hidden.is_empty() && options.opt_exclude.is_none() && options.opt_except.is_none()
-                    {
-                        options.opt_exclude = Some(ExcludeSelectItem::Multiple(hidden.clone()));
+                    if from_table {
+                        leave_out(options, &hidden);
                     }
                 }
             }
@@ -337,6 +337,26 @@ impl Wildcards<'_> {
             _ => {}
         }
     }
+}
+
+/// Adds to what a `*` leaves out, which the statement's author may have begun with `EXCEPT` or `EXCLUDE`.
+fn leave_out(options: &mut WildcardAdditionalOptions, hidden: &[ObjectName]) {
+    let mut left_out = match options.opt_exclude.take() {
+        None => Vec::new(),
+        Some(ExcludeSelectItem::Single(name)) => vec![name],
+        Some(ExcludeSelectItem::Multiple(names)) => names,
+    };
+    let excepted = options.opt_except.iter().flat_map(|except| {
+        std::iter::once(&except.first_element).chain(&except.additional_elements).map(|ident| ident.clone().into())
+    });
+    let excepted: Vec<ObjectName> = excepted.collect();
+    for name in hidden {
+        // A name that is left out twice is an error.
+        if !left_out.contains(name) && !excepted.contains(name) {
+            left_out.push(name.clone());
+        }
+    }
+    options.opt_exclude = (!left_out.is_empty()).then_some(ExcludeSelectItem::Multiple(left_out));
 }
 
 fn is_table(name: &ObjectName) -> bool {
@@ -397,6 +417,9 @@ mod tests {
     fn a_star_leaves_out_hidden_columns_that_are_named_beside_it() {
         check("SELECT * FROM logs", "SELECT * FROM logs");
         check("SELECT *, _seq FROM logs", "SELECT * EXCLUDE (_seq), _seq FROM logs");
+        check("SELECT * EXCLUDE message, _seq FROM logs", "SELECT * EXCLUDE (message, _seq), _seq FROM logs");
+        check("SELECT * EXCLUDE (_seq), _seq FROM logs", "SELECT * EXCLUDE (_seq), _seq FROM logs");
+        check("SELECT * EXCEPT (a), _seq FROM logs", "SELECT * EXCLUDE (_seq) EXCEPT (a), _seq FROM logs");
         check(
             "SELECT * FROM (SELECT *, _seq FROM logs) WHERE level = 'info'",
             "SELECT * FROM (SELECT * EXCLUDE (_seq), _seq FROM logs) WHERE level = 'info'",

@@ -75,15 +75,20 @@ export function sql(text: string, format = 'auto'): Query {
 }
 
 /** Explore's address with this query; relative, as Playwright's page.goto takes it. */
-export function exploreAddress(query: Query, range = { from: 'now-1h', to: 'now' }): string {
+export function exploreAddress(query: Query, range = { from: 'now-1h', to: 'now' }, theme = 'dark'): string {
   const pane = { datasource: DATASOURCE.uid, queries: [{ ...query, datasource: DATASOURCE }], range };
-  return `/explore?schemaVersion=1&orgId=1&panes=${encodeURIComponent(JSON.stringify({ one: pane }))}`;
+  return `/explore?schemaVersion=1&orgId=1&theme=${theme}&panes=${encodeURIComponent(JSON.stringify({ one: pane }))}`;
 }
 
 /** Opens Explore with this query and waits until Grafana has asked for it. */
-export async function explore(page: Page, query: Query, range?: { from: string; to: string }): Promise<void> {
+export async function explore(
+  page: Page,
+  query: Query,
+  range?: { from: string; to: string },
+  theme?: string
+): Promise<void> {
   const asked = page.waitForResponse((response) => response.url().includes('/api/ds/query'));
-  await page.goto(exploreAddress(query, range));
+  await page.goto(exploreAddress(query, range, theme));
   await asked;
 }
 

@@ -44,8 +44,8 @@ func wantLogLines(t *testing.T, frame *data.Frame) {
 			t.Errorf("field %q has type %s, want one of %v", name, found.Type(), allowed)
 		}
 	}
-	if traces, _ := frame.FieldByName("traceID"); traces != nil && traces.Type() != data.FieldTypeNullableString {
-		t.Errorf("traceID has type %s: a line without a trace needs a null", traces.Type())
+	if traces, _ := frame.FieldByName("trace_id"); traces != nil && traces.Type() != data.FieldTypeNullableString {
+		t.Errorf("trace_id has type %s: a line without a trace needs a null", traces.Type())
 	}
 	// A live frame whose first text field is `labels` is taken for another format; time has to stand first.
 	if frame.Fields[0].Name != "timestamp" || frame.Fields[1].Name != "body" {
@@ -129,8 +129,8 @@ func TestLogsByEveryProtocol(t *testing.T) {
 		if severity := texts(t, field(t, frame, "severity"))[row]; severity != "error" {
 			t.Errorf("row %d has severity %q", row, severity)
 		}
-		if got := texts(t, field(t, frame, "traceID"))[row]; got != traceID {
-			t.Errorf("row %d has traceID %q", row, got)
+		if got := texts(t, field(t, frame, "trace_id"))[row]; got != traceID {
+			t.Errorf("row %d has trace_id %q", row, got)
 		}
 		labels := labelsAt(t, frame, row)
 		for name, want := range map[string]string{"service": "payments-api", "status": "500", "env": "test", "pod": "p-1"} {
@@ -151,15 +151,15 @@ func TestTraceLinks(t *testing.T) {
 	model.Builder.Direction = "forward"
 	frame := h.frame(model, noon.Add(-time.Minute), noon.Add(time.Minute))
 	wantLogLines(t, frame)
-	traces := field(t, frame, "traceID")
+	traces := field(t, frame, "trace_id")
 	if value, ok := traces.ConcreteAt(0); !ok || value != traceID {
-		t.Errorf("traceID of the line with a trace is %v", value)
+		t.Errorf("trace_id of the line with a trace is %v", value)
 	}
 	if value, ok := traces.ConcreteAt(1); ok {
-		t.Errorf("traceID of the line without a trace is %q, want null: an empty link would be shown", value)
+		t.Errorf("trace_id of the line without a trace is %q, want null: an empty link would be shown", value)
 	}
 	if traces.Config == nil {
-		t.Fatal("traceID has no config, so no link")
+		t.Fatal("trace_id has no config, so no link")
 	}
 	if len(traces.Config.Links) != 3 || traces.Config.Links[0].Internal == nil || traces.Config.Links[2].Internal == nil {
 		t.Fatalf("links %+v, want one to the trace, one to a page and one to all lines", traces.Config.Links)
@@ -197,7 +197,7 @@ func TestLinesOfOneTraceOfAllServices(t *testing.T) {
 		`{"ts":"2026-11-20T12:00:01Z","service":"api","msg":"of another","trace_id":"00"}`,
 	)
 	frame := h.frame(query.Logs("A", query.Is("service", "bff")), noon.Add(-time.Minute), noon.Add(time.Minute))
-	links := field(t, frame, "traceID").Config.Links
+	links := field(t, frame, "trace_id").Config.Links
 	if len(links) != 1 || links[0].Internal == nil {
 		t.Fatalf("links %+v, want the one to all lines", links)
 	}

@@ -71,7 +71,7 @@ func TestProvisionedDatasources(t *testing.T) {
 		t.Errorf("health: %s", result.Message)
 	}
 	frame := h.frame(query.Logs("A", query.Filter{Field: "trace_id", Op: "exists"}), time.Now().Add(-time.Hour), time.Now())
-	links := field(t, frame, "traceID").Config.Links
+	links := field(t, frame, "trace_id").Config.Links
 	uids, urls := "", ""
 	for _, link := range links {
 		if link.Internal != nil {
@@ -103,7 +103,7 @@ func TestProvisionedCorrelation(t *testing.T) {
 		t.Errorf("field %q, and Jaeger's frame has traceID", correlation.Config.Field)
 	}
 	lines := h.frame(query.Logs("A", query.Is("service", "ledger")), time.Now().Add(-time.Hour), time.Now())
-	id := texts(t, field(t, lines, "traceID"))[0]
+	id := texts(t, field(t, lines, "trace_id"))[0]
 	span := times(t, field(t, lines, "timestamp"))[0]
 	target, err := json.Marshal(correlation.Config.Target)
 	if err != nil {
@@ -119,7 +119,7 @@ func TestProvisionedCorrelation(t *testing.T) {
 	}
 	services := map[string]bool{}
 	for row := range response.Frames[0].Rows() {
-		if got := texts(t, field(t, response.Frames[0], "traceID"))[row]; got != id {
+		if got := texts(t, field(t, response.Frames[0], "trace_id"))[row]; got != id {
 			t.Errorf("a line of trace %q", got)
 		}
 		services[labelsAt(t, response.Frames[0], row)["service"]] = true

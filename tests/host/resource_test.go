@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"quiver/tests/host/query"
 )
@@ -240,4 +241,38 @@ func (h *host) sqlOf(model json.RawMessage) string {
 		h.t.Fatalf("status %d: %s", response.Status, response.Body)
 	}
 	return string(response.Body)
+}
+
+func TestLinksAreTriedWhileTheyAreWritten(t *testing.T) {
+	h := newHost(t)
+	var newest map[string]string
+	h.resource(http.MethodGet, "newest-line", nil, &newest)
+	if newest != nil {
+		t.Errorf("an empty store has the line %v", newest)
+	}
+	h.jsonLines(
+		fmt.Sprintf(`{"ts":%q,"service":"shop","msg":"paid","order_id":17}`, time.Now().Format(time.RFC3339Nano)),
+		`{"ts":"2026-11-20T12:00:01Z","service":"shop","msg":"older"}`,
+	)
+	h.resource(http.MethodGet, "newest-line", nil, &newest)
+	if newest["message"] != "paid" || newest["order_id"] != "17" {
+		t.Fatalf("the newest line is %v", newest)
+	}
+	line, err := json.Marshal(newest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := []map[string]string{
+		{"field": "order_id", "url": "https://shop.example/${__value.raw}"},
+		{"name": "verb", "pattern": "(?i)(PA)ID", "url": "https://shop.example/${__value.raw}"},
+		{"name": "broken", "pattern": "(", "url": "https://shop.example"},
+	}
+	var found []struct{ Name, Value, Problem string }
+	h.resource(http.MethodPost, "links", map[string]any{"links": links, "line": string(line)}, &found)
+	if len(found) != 3 || found[0].Value != "17" || found[1].Value != "pa" {
+		t.Fatalf("found %v", found)
+	}
+	if !strings.HasPrefix(found[2].Problem, "the pattern of the link 'broken' cannot be read") {
+		t.Errorf("the broken pattern is told as %q", found[2].Problem)
+	}
 }

@@ -135,6 +135,20 @@ func TestSQLLines(t *testing.T) {
 	}
 }
 
+func TestWholeLinesInThePlaceOfMessages(t *testing.T) {
+	h := newHost(t)
+	line := `{"ts":"2026-11-20T12:00:01Z","service":"a","level":"info","msg":"paid","order_id":17}`
+	h.jsonLines(line)
+	text := "SELECT * EXCEPT (message), _line AS message FROM logs WHERE $__timeFilter(timestamp)"
+	frame := h.frame(query.SQL("A", "logs", text), noon, noon.Add(time.Minute))
+	if got := texts(t, field(t, frame, "body")); len(got) != 1 || got[0] != line {
+		t.Errorf("bodies %q, want the line as it was sent", got)
+	}
+	if got := texts(t, field(t, frame, "id")); len(got) != 1 || len(got[0]) == 16 {
+		t.Errorf("ids %q, want a number of the log", got)
+	}
+}
+
 // The cursor works for lines that SQL selects as it does for the builder.
 func TestPagingOfSQLLines(t *testing.T) {
 	h := newHost(t)

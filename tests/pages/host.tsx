@@ -161,7 +161,7 @@ function Rows({ frame }: { frame: grafanaData.DataFrame }) {
 
 function ConfigPage({ plugin }: any) {
   const { ConfigEditor } = plugin.components;
-  const [options, setOptions] = useState<any>({ url: '', basicAuth: false, jsonData: {}, secureJsonData: {}, secureJsonFields: {}, ...jsonParameter('options') });
+  const [options, setOptions] = useState<any>({ uid: 'quiver', url: '', basicAuth: false, jsonData: {}, secureJsonData: {}, secureJsonFields: {}, ...jsonParameter('options') });
   const [answer, setAnswer] = useState<{ status: string; message: string }>();
   seen.options = options;
   const test = async () => {

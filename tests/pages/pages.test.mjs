@@ -208,6 +208,21 @@ scene('settings are checked in words', { show: 'config' }, async (s) => {
   await test(/Connected to .*fields, .*lines in the last hour/);
 });
 
+scene('links are tried on the newest line', {
+  show: 'config',
+  options: { jsonData: { links: [{ name: 'owner', field: 'service', url: 'https://owners.example/${__value.raw}' }, { name: 'broken', pattern: '(' }] } },
+}, async (s) => {
+  await s.at('quiver-link-2-url').fill('https://x.example');
+  await s.at('quiver-link-newest').click();
+  const found = s.at('quiver-link-found');
+  await found.getByText('https://owners.example/').waitFor();
+  await found.getByText(/the pattern of the link 'broken' cannot be read/).waitFor();
+  await s.at('quiver-link-2-pattern').fill('(?i)ORDER=(.+)');
+  await s.at('quiver-link-line').fill('order=A-17');
+  await found.getByText('A-17').waitFor();
+  await found.getByText('nothing in service').waitFor();
+});
+
 scene('a query names a tenant of the list', {}, async (s) => {
   await s.pick('quiver-tenant-of-query', 'team-a');
   await s.query((query) => query.tenant === 'team-a');
@@ -229,7 +244,7 @@ for (const theme of ['dark', 'light']) {
     ['builder', { query: { builder: { ...ERRORS, search: [{ op: 'contains', text: 'a' }], aggregate: { function: 'quantile', field: 'duration_ms' } } } }],
     ['sql', SQL('SELECT *\nFROM logs\nWHERE servce = 1')],
     ['variable', { show: 'variable', query: { filters: ERRORS.filters } }],
-    ['settings', { show: 'config', options: { url: 'https://quiver:4317', jsonData: { tlsAuth: true, tlsAuthWithCACert: true, httpHeaderName1: 'X-A' } } }],
+    ['settings', { show: 'config', options: { url: 'https://quiver:4317', jsonData: { tlsAuth: true, tlsAuthWithCACert: true, httpHeaderName1: 'X-A', links: [{ name: 'order', url: 'https://x' }, { datasourceUid: '' }] } } }],
     ['cheat sheet', { show: 'help' }],
   ]) {
     scene(`accessible: ${name}, ${theme}`, { ...options, theme }, async (s) => {

@@ -18,15 +18,15 @@ const TRACE_WIDEN: &str = "1h";
 /// Stands for the field's value in every link.
 const VALUE: &str = "${__value.raw}";
 
-/// One field per trace id that has a value here; the first is `traceID`, the name that Grafana's own links use.
+/// One field per trace id that has a value here. It has the name of the label it is made from, so that Grafana's list of
+/// fields has the two as one.
 pub fn trace_fields(rows: &RecordBatch, links: &Links) -> Result<Vec<Field>, Error> {
     let mut fields = Vec::new();
     for name in &links.traces.field_names {
         let buttons = trace_links(&links.traces, links.own.as_ref(), name);
         let Some(ids) = texts(rows, name)?.filter(|_| !buttons.is_empty()) else { continue };
         let ids: StringArray = ids.iter().map(|id| id.filter(|id| !id.is_empty())).collect();
-        let (field, shown) = if fields.is_empty() { ("traceID", "trace") } else { (name.as_str(), name.as_str()) };
-        fields.extend(linked(field, shown, ids, &buttons));
+        fields.extend(linked(name, name, ids, &buttons));
     }
     Ok(fields)
 }
@@ -36,11 +36,11 @@ pub fn other_fields(rows: &RecordBatch, links: &[Link]) -> Result<Vec<Field>, Er
     let mut fields: Vec<Field> = Vec::new();
     for link in links {
         let Some(texts) = texts(rows, &link.field)? else { continue };
-        let values: StringArray = texts.iter().map(|text| text.and_then(|text| found(link, text))).collect();
+        let values: StringArray = texts.iter().map(|text| text.and_then(|text| link.found(text))).collect();
         let target = match &link.target {
-            LinkTarget::Url(url) => json!({"title": link.name, "url": url, "targetBlank": true}),
+            LinkTarget::Url(url) => json!({"title": link.title, "url": url, "targetBlank": true}),
             LinkTarget::Query { datasource_uid, datasource_name, query } => {
-                internal(&link.name, datasource_uid, datasource_name, query.clone())
+                internal(&link.title, datasource_uid, datasource_name, query.clone())
             }
         };
         fields.extend(linked(&link.name, &link.name, values, &[target]));
@@ -69,17 +69,6 @@ fn texts(rows: &RecordBatch, name: &str) -> Result<Option<StringArray>, Error> {
         return Ok(None);
     };
     Ok(Some(cast(array, &DataType::Utf8)?.as_string::<i32>().clone()))
-}
-
-fn found<'a>(link: &Link, text: &'a str) -> Option<&'a str> {
-    let value = match &link.pattern {
-        None => text,
-        Some(pattern) => {
-            let found = pattern.captures(text)?;
-            found.get(1).or_else(|| found.get(0))?.as_str()
-        }
-    };
-    Some(value).filter(|value| !value.is_empty())
 }
 
 fn internal(title: &str, uid: &str, name: &str, query: Value) -> Value {

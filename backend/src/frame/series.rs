@@ -19,6 +19,16 @@ use crate::sql::Buckets;
 const SERIES_MAX: usize = 5_000;
 /// What a legend says where lines do not have the field.
 const ABSENT: &str = "(none)";
+/// The levels, worst first, and the colours that the bundled dashboards give them: nearly those of Grafana's own log views.
+const LEVELS: [(&str, &str); 6] = [
+    ("fatal", "purple"),
+    ("error", "red"),
+    ("warn", "orange"),
+    ("info", "green"),
+    ("debug", "blue"),
+    ("trace", "light-blue"),
+];
+const LEVEL_UNKNOWN_COLOUR: &str = "#8e8e8e";
 /// Zeros filled in at most; past it the gaps stay gaps.
 const FILLED_POINTS_MAX: usize = 2_000_000;
 
@@ -116,9 +126,7 @@ pub fn over_time(
     }
     // By their labels, not by who came first: a series keeps its colour from one refresh to the next.
     groups.sort_by(|(one, _), (other, _)| one.cmp(other));
-    if asked.volume {
-        groups.sort_by_key(|(labels, _)| level_rank(labels));
-    }
+    groups.sort_by_key(|(labels, _)| level_of(labels).map(level_rank));
     if groups.len() > SERIES_MAX {
         let text =
             format!("{} series, of which the first {SERIES_MAX} are shown; group by fewer fields.", groups.len());
@@ -132,7 +140,7 @@ pub fn over_time(
             let (times, values) = points(times, numbers, rows, fill);
             let values = Float64Array::from(values);
             // The log volume is named by Grafana.
-            let config = if asked.volume { None } else { shown_as(labels, name, &columns) };
+            let config = if asked.volume { None } else { coloured(shown_as(labels, name, &columns), labels) };
             let value = Field { labels: labels.clone(), config, ..Field::new(*name, Arc::new(values)) };
             frames.push(series(request, times, value));
         }
@@ -140,10 +148,23 @@ pub fn over_time(
     Ok(frames)
 }
 
-fn level_rank(labels: &Labels) -> usize {
-    const ORDER: [&str; 6] = ["fatal", "error", "warn", "info", "debug", "trace"];
-    let level = labels.values().next().map_or("", String::as_str);
-    ORDER.iter().position(|known| *known == level).unwrap_or(ORDER.len())
+/// The level that labels stand for, where they are nothing else.
+fn level_of(labels: &Labels) -> Option<&str> {
+    labels.get("level").filter(|_| labels.len() == 1).map(String::as_str)
+}
+
+fn level_rank(level: &str) -> usize {
+    LEVELS.iter().position(|(known, _)| *known == level).unwrap_or(LEVELS.len())
+}
+
+/// A level has one colour wherever it is seen; by itself Grafana would draw errors blue and information orange.
+fn coloured(config: Option<Value>, labels: &Labels) -> Option<Value> {
+    let mut config = config?;
+    if let Some(level) = level_of(labels) {
+        let colour = LEVELS.get(level_rank(level)).map_or(LEVEL_UNKNOWN_COLOUR, |(_, colour)| colour);
+        config["color"] = json!({"mode": "fixed", "fixedColor": colour});
+    }
+    Some(config)
 }
 
 /// The points of one series, in the order of time.

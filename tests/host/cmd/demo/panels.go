@@ -141,7 +141,7 @@ func drawLines(screen *terminal.Screen, frames data.Frames) bool {
 			line.Time, _ = at.(time.Time)
 		}
 		line.Service = label(frame, row, "service")
-		if trace, _ := frame.FieldByName("traceID"); trace != nil && trace.Config != nil {
+		if trace, _ := frame.FieldByName("trace_id"); trace != nil && trace.Config != nil {
 			if id, ok := trace.ConcreteAt(row); ok {
 				line = linked(line, trace.Config.Links, fmt.Sprint(id))
 			}

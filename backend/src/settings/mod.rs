@@ -1,6 +1,8 @@
 //! A data source's settings as Grafana keeps them, read and checked; nothing here connects or reads files.
 //! Invariant: settings that [`Settings::parse`] returns are complete: every later step may take them as they are.
 
+mod link;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -8,11 +10,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::Uri;
 use http::header::{HeaderName, HeaderValue};
-use regex::Regex;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::model::Query;
+use link::LinkForm;
+pub use link::{Link, LinkTarget, tried};
 
 /// Deadline of a query when the settings name none.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -91,28 +94,6 @@ impl Default for Traces {
             external_url: String::new(),
         }
     }
-}
-
-/// A link to another system from a field of a line, or from what a pattern finds in it.
-#[derive(Debug, Clone)]
-pub struct Link {
-    /// What it is called, in the line's details and on the button.
-    pub name: String,
-    /// The field it starts from; `message` for the line itself.
-    pub field: String,
-    /// What to look for in the field: the first group, or all that was found. `None`: the field's whole value.
-    pub pattern: Option<Regex>,
-    /// Where it leads to.
-    pub target: LinkTarget,
-}
-
-/// Where a link leads to. In both, `${__value.raw}` stands for the value.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LinkTarget {
-    /// A page.
-    Url(String),
-    /// A query in another data source.
-    Query { datasource_uid: String, datasource_name: String, query: Value },
 }
 
 /// Every link that lines have.
@@ -199,20 +180,6 @@ struct Form {
     others: HashMap<String, Value>,
 }
 
-/// One of `jsonData.links`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct LinkForm {
-    name: String,
-    field: String,
-    pattern: String,
-    url: String,
-    datasource_uid: String,
-    datasource_name: String,
-    /// The query to ask there: an object, or the text of one, or what stands in `query` of one.
-    query: Value,
-}
-
 /// What Grafana tells about a data source, before it is checked.
 #[derive(Debug, Default)]
 pub struct Raw<'a> {
@@ -278,11 +245,7 @@ impl Settings {
             limit_default: limit.min(LIMIT_MAX),
             links: Links {
                 traces: form.traces,
-                others: form
-                    .links
-                    .into_iter()
-                    .filter_map(|link| parse_link(link).transpose())
-                    .collect::<Result<_, _>>()?,
+                others: form.links.into_iter().filter_map(|link| link.parse().transpose()).collect::<Result<_, _>>()?,
                 own: (!raw.uid.is_empty()).then(|| Own { uid: raw.uid.to_owned(), name: raw.name.to_owned() }),
             },
             forward_oauth: form.oauth_pass_thru,
@@ -369,40 +332,6 @@ fn parse_tls(form: &Form, raw: &Raw<'_>) -> Result<Tls, Error> {
     Ok(Tls { skip_verify: form.tls_skip_verify, ca, client, server_name })
 }
 
-/// `None` for a row of the form that was not filled in yet.
-fn parse_link(form: LinkForm) -> Result<Option<Link>, Error> {
-    let text = |text: String| text.trim().to_owned();
-    let (url, datasource_uid) = (text(form.url), text(form.datasource_uid));
-    let target = match (datasource_uid.is_empty(), url.is_empty()) {
-        (true, true) => return Ok(None),
-        (true, false) => LinkTarget::Url(url),
-        (false, _) => {
-            let name = text(form.datasource_name);
-            let datasource_name = if name.is_empty() { datasource_uid.clone() } else { name };
-            LinkTarget::Query { query: link_query(form.query), datasource_name, datasource_uid }
-        }
-    };
-    let field = text(form.field);
-    let field = if field.is_empty() { "message".to_owned() } else { field };
-    let name = text(form.name);
-    let name = if name.is_empty() { field.clone() } else { name };
-    let pattern = form.pattern.trim();
-    let bad = |error: regex::Error| Error::BadPattern { link: name.clone(), reason: error.to_string() };
-    let pattern = (!pattern.is_empty()).then(|| Regex::new(pattern).map_err(bad)).transpose()?;
-    Ok(Some(Link { name, field, pattern, target }))
-}
-
-fn link_query(query: Value) -> Value {
-    match query {
-        Value::Object(_) => query,
-        Value::String(text) if !text.trim().is_empty() => match serde_json::from_str(&text) {
-            Ok(object @ Value::Object(_)) => object,
-            _ => json!({"query": text}),
-        },
-        _ => json!({"query": "${__value.raw}"}),
-    }
-}
-
 fn parse_authorization(raw: &Raw<'_>) -> Result<Option<HeaderValue>, Error> {
     let text = if raw.basic_auth {
         let password = raw.secret("basicAuthPassword").unwrap_or_default();
@@ -440,6 +369,8 @@ fn parse_headers(form: &Form, raw: &Raw<'_>) -> Result<Vec<(HeaderName, HeaderVa
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn secrets(pairs: &[(&str, &str)]) -> HashMap<String, String> {
@@ -540,7 +471,7 @@ mod tests {
     fn a_query_may_name_the_tenants_of_the_list() {
         let json = r#"{"tenant":"own","tenants":["team-a "," "]}"#;
         let settings = parse("http://s:1", json, &[]).expect("fine");
-        let of = |name: &str| settings.tenant_of(&Query::normalize(&serde_json::json!({"tenant": name})));
+        let of = |name: &str| settings.tenant_of(&Query::normalize(&json!({"tenant": name})));
         assert_eq!(of("").expect("fine"), None);
         assert_eq!(of("own").expect("fine"), None);
         assert_eq!(of("team-a").expect("fine"), Some(HeaderValue::from_static("team-a")));
