@@ -184,8 +184,8 @@ mod tests {
         let (all, few) = (with("", "4MiB"), with("0.0.0.0:514", "4MiB"));
         assert!(few.1.is_ok() && few.0 < all.0, "{few:?} {all:?}");
         // A queue, and one with its chunks.
-        let told = with("0.0.0.0:514", "64MiB").1.unwrap_err();
-        assert!(told.contains("listen.queue_bytes_max = 192MiB"), "{told}");
+        let told = with("0.0.0.0:514", "65MiB").1.unwrap_err();
+        assert!(told.contains("listen.queue_bytes_max = 195MiB"), "{told}");
     }
 
     #[test]

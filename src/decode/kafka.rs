@@ -256,7 +256,7 @@ mod tests {
                 &["{at} | service=logs | message=a", "{at} | service=logs | message=b"],
             ),
             ("{\n  \"msg\": \"a\"\n}", &["{at} | service=logs | message=a"]),
-            ("[INFO] started", &["{at} | level=info | service=logs | message=started"]),
+            ("[INFO] started", &["{at} | level=info | service=logs | message=started | level_original=INFO"]),
             ("\0\0\0\0\u{7}{\"msg\":\"a\"}", &["{at} | service=logs | message=a"]),
             // Fluent Bit's out_kafka.
             (

@@ -438,7 +438,7 @@ mod tests {
         ] {
             let (batch, cut) =
                 (batch(5, 2, codec, -1, 3, &packed), batch(5, 2, codec, -1, 3, &packed[..packed.len() / 2]));
-            assert_eq!(walked(&[batch.clone()], 5, &[]), (vec![5, 6, 7], 8, vec![]), "{codec}");
+            assert_eq!(walked(std::slice::from_ref(&batch), 5, &[]), (vec![5, 6, 7], 8, vec![]), "{codec}");
             let (offsets, next, skipped) = walked(&[cut], 5, &[]);
             assert!(offsets.is_empty() && next == 8 && skipped.len() == 1, "{codec}: {skipped:?}");
             let mut left = PLENTY;

@@ -143,7 +143,7 @@ impl App {
         tenant: &Tenant,
         batch: RecordBatch,
         others: Vec<(Tenant, RecordBatch)>,
-        claim: Claim,
+        mut claim: Claim,
         lease: &mut Lease,
     ) -> Result<(), Error> {
         // The batches, and their frames for the log.

@@ -228,7 +228,7 @@ fn gelf_and_journals() {
                   MESSAGE\n\x05\0\0\0\0\0\0\0a\nb=c\n_PID=7\n\n";
     fuzz(&[entry.to_vec(), entry.repeat(2)], |body| {
         assert!(journal::whole(body).is_ok_and(|end| end <= body.len()) || journal::whole(body).is_err());
-        let is_new = |cursor: &[u8]| Ok::<_, Error>(cursor.len() % 2 == 0);
+        let is_new = |cursor: &[u8]| Ok::<_, Error>(cursor.len().is_multiple_of(2));
         check(&journal::entries(body, is_new, &Options::default(), NOW).unwrap_or_else(|_| empty()));
     });
 }
