@@ -83,7 +83,7 @@ impl Broker {
              listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n\
              listener.name.secure.scram-sha-256.sasl.jaas.config={scram}\n\
              listener.name.secure.scram-sha-512.sasl.jaas.config={scram}\n\
-             log.dirs={logs}\nnum.partitions=3\nauto.create.topics.enable=false\n\
+             log.dirs={logs}\nnum.partitions=3\nauto.create.topics.enable=false\nlog.retention.ms=-1\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              transaction.state.log.num.partitions=1\ngroup.initial.rebalance.delay.ms=0\n\

@@ -155,25 +155,37 @@ impl Source {
             starts.push((partition.clone(), from));
         }
         if starts.iter().any(|(_, from)| *from == From::End) {
-            self.commit_ends(&mut starts).await?;
+            self.find_ends(&mut starts).await?;
+        }
+        // Where it begins is committed when that is not what it was: the newest are asked for once only, and a commit that was
+        // lost is made up for.
+        let mut begun = Vec::new();
+        for (partition, from) in &starts {
+            let was = committed.get(partition).map(|one| one.offset);
+            if let From::Offset(next) = from
+                && was != Some(*next)
+            {
+                begun.push((partition.clone(), *next, note(&self.fetcher.cluster().topic_id(&partition.topic))));
+            }
+        }
+        if !begun.is_empty() {
+            self.member.commit(&begun).await?;
         }
         Ok(starts)
     }
 
-    /// Finds where partitions end now and commits it: after a restart these are read on, not begun behind the newest again.
-    async fn commit_ends(&mut self, starts: &mut [(Partition, From)]) -> Result<(), BrokerError> {
+    /// Finds where partitions end now.
+    async fn find_ends(&mut self, starts: &mut [(Partition, From)]) -> Result<(), BrokerError> {
         self.fetcher.assign(starts.iter().cloned());
         self.fetcher.resolve().await?;
         let found: HashMap<Partition, i64> =
             self.fetcher.positions().map(|(partition, next)| (partition.clone(), next)).collect();
-        let mut done = Vec::new();
         for (partition, from) in starts {
             if let (From::End, Some(next)) = (&from, found.get(partition)) {
                 *from = From::Offset(*next);
-                done.push((partition.clone(), *next, note(&self.fetcher.cluster().topic_id(&partition.topic))));
             }
         }
-        self.member.commit(&done).await
+        Ok(())
     }
 
     /// Keeps what came, and commits what was kept, which is less only when partitions are shared out anew or the source
