@@ -87,7 +87,7 @@ impl Broker {
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              transaction.state.log.num.partitions=1\ngroup.initial.rebalance.delay.ms=0\n\
-             broker.session.timeout.ms=1500\nbroker.heartbeat.interval.ms=300\n",
+             broker.session.timeout.ms=5000\nbroker.heartbeat.interval.ms=500\n",
             keystore = keystore.display(),
             logs = dir.path().join("logs").display(),
         );
