@@ -19,7 +19,7 @@ use crate::clients::python;
 use crate::http;
 use crate::quiver::{Quiver, data_dir, repository, wait_for};
 
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(180);
 const USER: &str = "alice";
 const PASSWORD: &str = "kafka-secret";
 /// Short, so that tests need not wait for the dead; long enough for a machine that is busy.
