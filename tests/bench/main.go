@@ -27,11 +27,11 @@ const recordsMin = 300_000
 // settings are the flags, as validated.
 type settings struct {
 	binary, plugin, python, work, runs string
-	data                       dataset.Options
-	days                       int
-	cold, onlyWays             bool
-	wayBytes                   int64
-	victoriaLogs, loki         string
+	data                               dataset.Options
+	days                               int
+	cold, onlyWays                     bool
+	wayBytes                           int64
+	victoriaLogs, loki                 string
 }
 
 func parseFlags() (settings, error) {
