@@ -113,7 +113,8 @@ test.describe('keys alone', () => {
     await page.keyboard.press('Enter');
     await expect(page.getByTestId('quiver-link-1-name')).toBeFocused();
     await page.keyboard.type('order');
-    await reach(page, 'Remove link 1');
+    // Grafana's IconButton is called what its tooltip says.
+    await reach(page, 'Remove this link');
     await page.keyboard.press('Enter');
     await expect(page.getByTestId('quiver-link-1-name')).toHaveCount(0);
   });
