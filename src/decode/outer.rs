@@ -4,7 +4,7 @@
 
 use super::Options;
 use super::columns::{Cell, Columns, Slot};
-use super::names::{Names, Role, in_overflow, is_reserved};
+use super::names::{Names, RANK_HINT, Role, in_overflow, is_reserved};
 use crate::pipeline::{Entry, Field, Value};
 use crate::record::{Level, column, overflow};
 
@@ -219,9 +219,8 @@ impl Outer {
 
     /// The field columns that it fills, or may fill.
     pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        let claims = [self.service, self.trace_id, self.span_id];
-        let claimed = claims.into_iter().flatten().filter_map(|claim| claim.own);
-        self.fields.iter().map(|(slot, _)| *slot).chain(claimed)
+        let ids = [self.trace_id, self.span_id].into_iter().flatten().filter_map(|claim| claim.own);
+        self.fields.iter().map(|(slot, _)| *slot).chain(self.service_own()).chain(ids)
     }
 
     /// What decides how a line's fields are placed: the columns taken, and the roles.
@@ -262,9 +261,9 @@ impl Outer {
         self.service.map(|claim| claim.rank)
     }
 
-    /// Where the service goes when the line has a better one.
+    /// Where the service goes when the line has a better one; none when no line can have.
     pub fn service_own(&self) -> Option<Slot> {
-        self.service.and_then(|claim| claim.own)
+        self.service.filter(|claim| claim.rank >= RANK_HINT).and_then(|claim| claim.own)
     }
 
     pub fn trace_id(&self) -> Option<&str> {

@@ -312,6 +312,26 @@ mod wire {
     }
 }
 
+/// What a line says of a service that a label names already is a field of its own, and such lines are learnt like others.
+#[test]
+fn a_label_and_a_line_name_different_services() {
+    let lines: [&[u8]; 2] = [br#"{"service":"inner","msg":"a"}"#, br#"{"service":"other","msg":"b"}"#];
+    let entries = lines.map(|line| wire::entry(NOON, line, &[]));
+    let push = wire::stream(r#"{service="web"}"#, &entries);
+    let decoded = loki::push_protobuf(&push, &Options::default(), NOW).unwrap();
+    let rows = [0, 1].map(|index| row(&decoded.batch, index));
+    let at = "timestamp=2026-01-01T12:00:00Z | service=web";
+    let wanted = [("a", "inner"), ("b", "other")];
+    assert_eq!(
+        rows,
+        wanted.map(|(message, service)| format!("{at} | message={message} | service_extracted={service}"))
+    );
+    let shapes = decoded.batch.column_by_name(column::SHAPE).unwrap();
+    assert_eq!(shapes.null_count(), 0, "the lines can be made of their shape");
+    let given_back = render_lines(&decoded.batch).unwrap();
+    assert_eq!([0, 1].map(|index| given_back.value(index).as_bytes()), lines);
+}
+
 #[test]
 fn a_loki_push() {
     let push = [
