@@ -110,7 +110,7 @@ impl Columns {
     /// and again (a ninth of all decoding), and end with up to twice the memory.
     pub fn reserve(&mut self, times: f64) {
         let rows = self.rows();
-        let wanted = |length: usize| (length as f64 * times) as usize;
+        let wanted = |length: usize| (length as f64 * times.max(1.0)) as usize;
         self.times.reserve(wanted(rows).saturating_sub(rows));
         for column in &mut self.columns {
             match &mut column.values {

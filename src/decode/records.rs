@@ -772,7 +772,9 @@ impl<'o> Records<'o> {
         columns.end_row(self.row.time.unwrap_or(ending.time_ns), ending.shape, ending.raw);
         self.line_bytes += line.len() + 1;
         if columns.rows() == JUDGED_ROWS && self.expected_bytes > self.line_bytes {
-            columns.reserve(self.expected_bytes as f64 / self.line_bytes as f64 * ROOM);
+            // Never more than a batch may take: labels that are repeated in every row are no part of what is expected.
+            let most = self.options.batch_bytes_max as f64 / columns.bytes().max(1) as f64;
+            columns.reserve((self.expected_bytes as f64 / self.line_bytes as f64 * ROOM).min(most));
         }
     }
 }
