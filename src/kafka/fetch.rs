@@ -17,6 +17,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use tracing::{debug, warn};
+use uuid::Uuid;
 
 use super::batch::{Record, Skipped, walk};
 use super::cluster::Cluster;
@@ -38,6 +39,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Where a partition is read.
 #[derive(Debug, Clone)]
 struct Place {
+    /// Of which topic: one that is made again has the same name.
+    topic_id: Uuid,
     /// The next record.
     next: From,
     /// The offset after its newest record, as its broker said last.
@@ -87,7 +90,10 @@ impl Fetcher {
 
     /// Reads these partitions from now on, and no others.
     pub fn assign(&mut self, partitions: impl IntoIterator<Item = (Partition, From)>) {
-        let place = |(partition, next)| (partition, Place { next, end: None, is_outside: false });
+        let place = |(partition, next): (Partition, From)| {
+            let topic_id = self.cluster.topics.get(&partition.topic).map_or(Uuid::nil(), |topic| topic.id);
+            (partition, Place { topic_id, next, end: None, is_outside: false })
+        };
         self.places = partitions.into_iter().map(place).collect();
     }
 
@@ -113,7 +119,9 @@ impl Fetcher {
     /// Waits for records, so long as the settings say. **Errors**: brokers can't be reached, or topics are not what they
     /// were: join again.
     pub async fn fetch(&mut self) -> Result<Vec<Fetched>, Error> {
+        self.check_topics()?;
         self.resolve().await?;
+        self.check_topics()?;
         let asked = self.plan();
         if asked.is_empty() {
             if !self.places.is_empty() {
@@ -163,6 +171,15 @@ impl Fetcher {
             tokio::time::sleep(PAUSE).await;
         }
         Ok(fetched)
+    }
+
+    /// Whether topics are those that were assigned; an offset says nothing of another one of the same name.
+    fn check_topics(&self) -> Result<(), Error> {
+        let known = |partition: &Partition| self.cluster.topics.get(&partition.topic).map(|topic| topic.id);
+        match self.places.iter().find(|(partition, place)| is_made_again(place.topic_id, known(partition))) {
+            Some((partition, _)) => Err(made_again(partition, ResponseError::InconsistentTopicId)),
+            None => Ok(()),
+        }
     }
 
     /// Partitions by the brokers that lead them.
@@ -219,10 +236,7 @@ impl Fetcher {
                 return Ok(false);
             }
             Some(code @ (ResponseError::UnknownTopicId | ResponseError::InconsistentTopicId)) => {
-                return Err(Error::Refused {
-                    what: format!("reading '{}', which was made again", partition.topic),
-                    code,
-                });
+                return Err(made_again(&partition, code));
             }
             Some(code) => {
                 debug!(topic = %partition.topic, partition = partition.number, "can't be read now: {code}");
@@ -273,7 +287,8 @@ impl Fetcher {
                 let (topic, number) = (&partition.topic, partition.number);
                 warn!(%topic, partition = number, before, next, "reading goes on where the partition has records");
             }
-            self.places.insert(partition, Place { next: From::Offset(next), end: Some(newest), is_outside: false });
+            let found = Place { next: From::Offset(next), end: Some(newest), is_outside: false, ..place };
+            self.places.insert(partition, found);
         }
         Ok(())
     }
@@ -307,6 +322,15 @@ impl Fetcher {
         self.cluster.put_back(leader, connection);
         Ok((ends[0], ends[1]))
     }
+}
+
+/// Whether a topic is another one than that which is read, though it has its name. Where brokers have no ids, nobody knows.
+fn is_made_again(read: Uuid, known: Option<Uuid>) -> bool {
+    known.is_some_and(|known| !known.is_nil() && !read.is_nil() && known != read)
+}
+
+fn made_again(partition: &Partition, code: ResponseError) -> Error {
+    Error::Refused { what: format!("reading '{}', which was made again", partition.topic), code }
 }
 
 /// Where to go on with a partition that has no record at `next`. One that ends before it was cut, or is another one of the
@@ -381,5 +405,15 @@ mod tests {
         ] {
             assert_eq!(within(next, 10, 20, has_id), expected, "{case}");
         }
+    }
+
+    #[test]
+    fn a_topic_that_was_made_again_is_known_by_its_id() {
+        let (old, new) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert!(is_made_again(old, Some(new)));
+        for known in [Some(old), Some(Uuid::nil()), None] {
+            assert!(!is_made_again(old, known), "{known:?}");
+        }
+        assert!(!is_made_again(Uuid::nil(), Some(new)));
     }
 }
