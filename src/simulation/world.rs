@@ -213,11 +213,13 @@ impl World {
         }
         self.flush().await?;
         let (rules, now_ns) = (self.model.rule_set.rules(), self.model.now_ns);
-        eventually("what expired to go", || {
+        let left = || {
             let all: Vec<Arc<Segment>> = self.segments().into_iter().chain(self.quarantined()).collect();
-            retention::expired(&all, now_ns, &rules).is_empty()
-        })
-        .await?;
+            retention::expired(&all, now_ns, &rules)
+        };
+        if let Err(error) = eventually("what expired to go", || left().is_empty()).await {
+            return Err(format!("{error}; at {now_ns}: {:?}", left()));
+        }
         self.read_all(Allowance::Nothing).await?;
         self.unsettled = false;
         Ok(())

@@ -102,7 +102,7 @@ async fn a_store_is_reached_through_grafanas_proxy() {
     let port = server("localhost", &issuer, false).await;
     let (proxy, asked) = socks_proxy().await;
     let address = format!("127.0.0.1:{proxy}");
-    let variables = [("ENABLED", "true"), ("PROXY_ADDRESS", address.as_str()), ("ALLOW_INSECURE", "true")];
+    let variables = [("SERVER_ENABLED", "true"), ("PROXY_ADDRESS", address.as_str()), ("ALLOW_INSECURE", "true")];
     let plugin = Plugin::start(
         &variables.map(|(name, value)| (format!("GF_SECURE_SOCKS_DATASOURCE_PROXY_{name}"), value.to_owned())),
     )
@@ -112,7 +112,7 @@ async fn a_store_is_reached_through_grafanas_proxy() {
     assert!(message.contains(CONNECTED), "{message}");
     assert_eq!(asked.lock().expect("whole").first().map(String::as_str), Some("quiver for localhost"));
     let message = save_and_test(&Plugin::start(&[]).await, port, json!({"enableSecureSocksProxy": true}), &[]).await;
-    assert!(message.contains("PROXY_ENABLED is not 'true'"), "{message}");
+    assert!(message.contains("off in Grafana's configuration"), "{message}");
 }
 
 /// What Save & test says about a store behind TLS.
