@@ -461,6 +461,8 @@ impl World {
             options.merge_limits.inputs_max = 1;
         };
         self.open(dir.clone(), still).await?;
+        // So there is nothing to wait for, either.
+        self.unsettled = false;
         let before = self.model.clone();
         let mut missing = Vec::new();
         for tenant in 0..TENANTS.len() {
